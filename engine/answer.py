@@ -1,0 +1,125 @@
+"""Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.answer RUN_FOLDER`
+
+Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, and writes growing answers as lines
+{"base", "tuned", "done"}. Both models get the same prompt through the chat template. With an adapter one model serves
+both (the adapter is switched off for the base); after full fine-tuning there are two.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import build, runs
+from engine.faults import explain
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class Pair:
+    """The base and the tuned model of a run."""
+
+    def __init__(self, run_folder: Path):
+        plan = runs.plan_of(run_folder)
+        device = build.device_here()
+        self.tokenizer: PreTrainedTokenizerBase = build.load_tokenizer(plan)
+        self.base: PreTrainedModel = build.load_base(plan, device).eval()
+        self.has_adapter = (run_folder / "adapter").is_dir()
+        self.tuned = self._with_adapter(run_folder) if self.has_adapter else load_whole(run_folder / "model", device)
+
+    def _with_adapter(self, run_folder: Path) -> PreTrainedModel:
+        from peft import PeftModel
+
+        return PeftModel.from_pretrained(self.base, run_folder / "adapter", use_safetensors=True).eval()
+
+    def as_base(self) -> AbstractContextManager[Any]:
+        """Within it, `tuned` answers as the base does (when there is an adapter)."""
+        return self.tuned.disable_adapter() if self.has_adapter else contextlib.nullcontext()
+
+
+def load_whole(folder: Path, device: str) -> PreTrainedModel:
+    """A whole model from a folder that this program wrote."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", device_map={"": device}, use_safetensors=True, trust_remote_code=False
+    ).eval()
+
+
+def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> dict[str, Any]:
+    """The prompt as the model reads it: through the chat template where there is one. Tensors of shape [1, tokens]."""
+    if tokenizer.chat_template:
+        turns = [{"role": "user", "content": prompt}]
+        return dict(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_tensors="pt", return_dict=True))
+    return dict(tokenizer(prompt, return_tensors="pt"))
+
+
+def stream(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, request: Mapping[str, Any]
+) -> Iterator[str]:
+    """The answer as it grows. Greedy at temperature 0."""
+    from transformers import TextIteratorStreamer
+
+    temperature = float(request.get("temperature", 0.0))
+    sampling = {"do_sample": True, "temperature": temperature} if temperature > 0 else {"do_sample": False}
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=300)
+    inputs = {name: tensor.to(model.device) for name, tensor in render(tokenizer, prompt).items()}
+    settings = {**inputs, **sampling, "max_new_tokens": int(request.get("max_new_tokens", 64)), "streamer": streamer}
+    failure: list[BaseException] = []
+
+    def generate() -> None:
+        try:
+            model.generate(**settings)
+        except BaseException as error:
+            failure.append(error)
+            streamer.end()
+
+    worker = threading.Thread(target=generate)
+    worker.start()
+    text = ""
+    for piece in streamer:
+        text += piece
+        yield text
+    worker.join()
+    if failure:
+        raise failure[0]
+
+
+def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Growing answers of the base, then of the tuned model."""
+    prompt = str(request["prompt"])
+    base = tuned = ""
+    with pair.as_base():
+        for base in stream(pair.tuned if pair.has_adapter else pair.base, pair.tokenizer, prompt, request):
+            yield {"base": base, "tuned": "", "done": False}
+    for tuned in stream(pair.tuned, pair.tokenizer, prompt, request):
+        yield {"base": base, "tuned": tuned, "done": False}
+    yield {"base": base, "tuned": tuned, "done": True}
+
+
+def say(reply: Mapping[str, Any]) -> None:
+    print(json.dumps(reply), flush=True)
+
+
+def main(run_folder: Path) -> int:
+    """Answer requests until the input ends."""
+    pair: Pair | None = None
+    for line in sys.stdin:
+        try:
+            pair = pair or Pair(run_folder)
+            for reply in reply_to(pair, json.loads(line)):
+                say(reply)
+        except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
+            say({"error": explain(error).sentence(), "done": True})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))

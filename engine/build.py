@@ -1,0 +1,280 @@
+"""build(plan, device): the model as it will be trained. The estimator and the worker both call it.
+
+On a real device the weights are loaded (safetensors only, never remote code). On "meta" the same model, the same
+quantised layers and the same adapter are made without memory, for the estimator's dry run of the real step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import checks, models
+from engine.methods import METHODS, option_values
+from engine.plan import Issue, Plan, PlanError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from trl import SFTConfig
+
+HUB_SECONDS = 5.0  # to answer at all
+MAX_PARAMS = 2e12  # the largest published models have 1e12 parameters; a config beyond twice that is a mistake
+
+
+def device_here() -> str:
+    """The device that a run on this machine uses: "cuda", "mps" or "cpu"."""
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) -> torch.nn.Module:
+    """The base model with the plan's method applied: what should train requires gradients, nothing else does.
+
+    Args:
+        plan: a checked plan.
+        device: "meta" for shapes alone, else where the weights go.
+        config: replaces the model's own config (the estimator builds fewer layers with it).
+
+    Raises:
+        PlanError, or an error of the libraries that `faults.explain` puts into words.
+    """
+    config = config if config is not None else load_config(plan)
+    base = build_bare(plan, config) if device == "meta" else load_base(plan, device)
+    if device == "meta":
+        _quantize_shapes(base, plan)
+    base.config.use_cache = False  # training never reads the cache
+    base.requires_grad_(False)
+    model = METHODS[plan.method].apply(base, _options(plan))
+    if checks.quantization(plan) != "none":
+        _adapters_to_bf16(model)
+    if plan.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    return model
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    """The method's options as PEFT takes them: one name is a list of one, except for the word all-linear."""
+    options = option_values(plan)
+    targets = options.get("target_modules")
+    if isinstance(targets, str) and targets != "all-linear":
+        options["target_modules"] = [name.strip() for name in targets.split(",") if name.strip()]
+    return options
+
+
+def _adapters_to_bf16(model: torch.nn.Module) -> None:
+    """TRL's SFTTrainer trains adapters in bf16 on a quantised base (the QLoRA paper's choice); both sides do it here."""
+    import torch
+
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.bfloat16)
+
+
+# --- the base model -------------------------------------------------------------------------------------------------
+
+
+def torch_dtype(plan: Plan) -> torch.dtype:
+    """The number type of the plan's weights."""
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.precision]
+
+
+def attention(plan: Plan) -> str | None:
+    """The attention kernel to ask for; None lets transformers take sdpa where the model has it, else its eager one."""
+    return None if plan.attn_implementation == "sdpa" else plan.attn_implementation
+
+
+def load_config(plan: Plan) -> PretrainedConfig:
+    """The model's config: from the catalogue, its folder, the pasted text, or the hub."""
+    from transformers import AutoConfig
+
+    model = models.find(plan.model)
+    if model.config is not None:
+        values = dict(model.config)
+        _refuse_absurd(values)
+        config = AutoConfig.for_model(values.pop("model_type"), **values)
+    else:
+        _ask_whether_the_hub_is_there(model.id)
+        config = AutoConfig.from_pretrained(model.id, trust_remote_code=False)
+    return config
+
+
+def _ask_whether_the_hub_is_there(model_id: str) -> None:
+    """Fail within seconds where the hub cannot be reached: its library tries again for half a minute."""
+    import httpx
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(model_id, "config.json"), str):
+        return
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except httpx.HTTPError as error:
+        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
+
+
+def _refuse_absurd(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has, before anything is built from them."""
+    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "num_attention_heads")
+    sizes = {name: config[name] for name in names if config.get(name) is not None}
+    wrong = [name for name, size in sizes.items() if isinstance(size, bool) or not isinstance(size, int) or size <= 0]
+    hidden, layers = sizes.get("hidden_size", 0), sizes.get("num_hidden_layers", 0)
+    if not wrong and (12 * layers * hidden**2 > MAX_PARAMS or sizes.get("vocab_size", 0) * hidden > MAX_PARAMS):
+        wrong = ["hidden_size"]
+    if wrong:
+        message = f"the config's {' and '.join(wrong)} is no size that a model has."
+        raise PlanError([Issue(field="model", message=message, fix="Check the numbers in the config.")])
+
+
+def weights_location(plan: Plan) -> str:
+    """What `from_pretrained` is given: the model's folder or its hub id. A pasted config has neither."""
+    model = models.find(plan.model)
+    if model.folder is None and model.id.startswith("config:"):
+        raise PlanError(
+            [
+                Issue(
+                    field="model",
+                    message="a pasted config has no weights.",
+                    fix="Plan with it, and start with a model id or folder.",
+                )
+            ]
+        )
+    return str(model.folder or model.id)
+
+
+def load_base(plan: Plan, device: str) -> PreTrainedModel:
+    """The pretrained model with its weights, quantised as the plan says."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(
+        weights_location(plan),
+        dtype=torch_dtype(plan),
+        attn_implementation=attention(plan),
+        quantization_config=quantization_config(plan),
+        device_map={"": device},
+        use_safetensors=True,
+        trust_remote_code=False,
+    )
+
+
+def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, with its chat template."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(weights_location(plan), trust_remote_code=False)
+
+
+def quantization_config(plan: Plan) -> Any:
+    """bitsandbytes' settings for the plan, or None."""
+    from transformers import BitsAndBytesConfig
+
+    kind = checks.quantization(plan)
+    if kind == "none":
+        return None
+    if kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=kind,
+        bnb_4bit_use_double_quant=plan.double_quantization,
+        bnb_4bit_compute_dtype=torch_dtype(plan),
+    )
+
+
+def build_bare(plan: Plan, config: PretrainedConfig) -> PreTrainedModel:
+    """The base model on "meta", before quantisation and method: right shapes and number types, no numbers."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(
+            config, dtype=torch_dtype(plan), attn_implementation=attention(plan), trust_remote_code=False
+        )
+
+
+def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
+    """On "meta": put bitsandbytes' layers where transformers would put them while it loads a quantised model."""
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+    from transformers.quantizers.base import get_keys_to_not_convert
+
+    settings = quantization_config(plan)
+    if settings is None:
+        return
+    replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
+    model.is_loaded_in_4bit, model.is_loaded_in_8bit = settings.load_in_4bit, settings.load_in_8bit
+    model.is_quantized = True
+    model.requires_grad_(False)
+
+
+# --- the loss -------------------------------------------------------------------------------------------------------
+
+
+def add_sft_loss(model: torch.nn.Module) -> None:
+    """Give the model the LM head that TRL's SFTTrainer trains with: log-probabilities in tiles, never all logits."""
+    from trl.trainer.utils import add_fused_lm_head
+
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    add_fused_lm_head(base, outputs=("log_probs", "entropy", "is_top1"))
+
+
+def sft_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """SFTTrainer's loss of one batch: the mean negative log-likelihood of the labelled tokens (a test compares the two).
+
+    Args:
+        batch: input_ids, attention_mask and labels, each int64 [batch, tokens]; -100 marks a token without a label.
+    """
+    outputs = model(**batch, use_cache=False, fused_lm_head=True)
+    return -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)
+
+
+# --- the trainer's settings -----------------------------------------------------------------------------------------
+
+
+def training_arguments(plan: Plan, output_dir: Path, **changes: Any) -> SFTConfig:
+    """The plan as TRL's SFTConfig: the worker trains with it, the estimator takes the optimizer from it."""
+    from trl import SFTConfig
+
+    on_cpu = device_here() == "cpu"
+    settings: dict[str, Any] = {
+        "output_dir": str(output_dir),
+        "max_length": plan.max_length,
+        "packing": plan.packing,
+        "per_device_train_batch_size": plan.per_device_train_batch_size,
+        "per_device_eval_batch_size": plan.per_device_train_batch_size,  # TRL's 8 could need more than the training does
+        "gradient_accumulation_steps": plan.gradient_accumulation_steps,
+        "num_train_epochs": plan.num_train_epochs,
+        "max_steps": plan.max_steps,
+        "learning_rate": learning_rate(plan),
+        "lr_scheduler_type": plan.lr_scheduler_type,
+        "warmup_steps": plan.warmup_ratio,  # transformers 5: a value below 1 is a share of the steps
+        "weight_decay": plan.weight_decay,
+        "max_grad_norm": plan.max_grad_norm,
+        "optim": plan.optim,
+        "bf16": plan.precision == "bf16",
+        "fp16": plan.precision == "fp16",
+        "gradient_checkpointing": plan.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False} if plan.gradient_checkpointing else None,
+        "seed": plan.seed,
+        "use_cpu": on_cpu,
+        "dataloader_pin_memory": not on_cpu,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # the default turns a NaN loss into 0.0 (transformers)
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "prediction_loss_only": True,
+    }
+    return SFTConfig(**settings | changes)
+
+
+def learning_rate(plan: Plan) -> float:
+    """The peak learning rate: the plan's, else what was measured for this model, else the method's recommended one."""
+    if plan.learning_rate is not None:
+        return plan.learning_rate
+    return models.find(plan.model).learning_rates.get(plan.method, METHODS[plan.method].learning_rate)

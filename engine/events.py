@@ -1,0 +1,96 @@
+"""What a run measures: an append-only `events.jsonl` in the run's folder, one JSON object per line.
+
+The worker is its only writer, everybody may read. `since(run_folder, cursor)` gives what is new: the page's timer,
+the command line and the JSON route all use it. A line that is not ended yet (the worker is writing, or died while
+writing) is left for the next call.
+
+Kinds: started, step, evaluated, saved, note, finished, stopped, failed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+EVENTS_FILE = "events.jsonl"
+ENDINGS = ("finished", "stopped", "failed")
+
+Event = dict[str, Any]
+
+
+class EventLog:
+    """The writer. One line is one `write` of the operating system, so a reader never sees half an event for long."""
+
+    def __init__(self, run_folder: Path, file: str = EVENTS_FILE):
+        self.path = run_folder / file
+        self.sequence = _cut_torn_tail(self.path)
+
+    def write(self, kind: str, **values: Any) -> None:
+        """Append one event. Numbers that JSON does not have (NaN, infinity) are written as words."""
+        event = {"seq": self.sequence, "time": time.time(), "kind": kind, **{k: _plain(v) for k, v in values.items()}}
+        line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        try:
+            os.write(descriptor, line.encode("utf-8", errors="replace"))
+        finally:
+            os.close(descriptor)
+        self.sequence += 1
+
+
+def _cut_torn_tail(path: Path) -> int:
+    """Remove an unfinished last line that a killed writer left; returns the number of whole lines."""
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) != len(content):
+        with open(path, "r+b") as file:
+            file.truncate(len(whole))
+    return whole.count(b"\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # "nan", "inf", "-inf"
+    return value
+
+
+def number(value: Any) -> float | None:
+    """A measured value as a number: the words "nan" and "inf" become what they mean, an absent value stays None."""
+    return None if value is None else float(value)
+
+
+def since(run_folder: Path, cursor: int = 0, file: str = EVENTS_FILE) -> tuple[list[Event], int]:
+    """The events after `cursor` (a byte offset; 0 is the start) and the cursor for the next call.
+
+    A file that is shorter than the cursor was replaced: it is read from its start.
+    """
+    try:
+        with open(run_folder / file, "rb") as stream:
+            if cursor > os.fstat(stream.fileno()).st_size:
+                cursor = 0
+            stream.seek(cursor)
+            fresh = stream.read()
+    except FileNotFoundError:
+        return [], 0
+    whole = fresh[: fresh.rfind(b"\n") + 1]
+    return [event for line in whole.splitlines() if (event := _read(line)) is not None], cursor + len(whole)
+
+
+def _read(line: bytes) -> Event | None:
+    """One event; a line that is damaged is passed over, so that one bad block does not hide a whole run."""
+    try:
+        event = json.loads(line)
+    except ValueError:
+        return None
+    return event if isinstance(event, dict) and "kind" in event else None
+
+
+def ending(run_folder: Path, file: str = EVENTS_FILE) -> Event | None:
+    """The event that ended the run, or None while it has none."""
+    endings = [event for event in since(run_folder, file=file)[0] if event["kind"] in ENDINGS]
+    return endings[-1] if endings else None

@@ -1,0 +1,117 @@
+"""Exceptions of the libraries, in words that a person can act on.
+
+`explain(error)` is the one place where a fault becomes an `Issue` (a field, a plain sentence, a remedy). The worker,
+the estimator and the page all show its answer; the traceback stays in the log. Classes of libraries that may not be
+imported yet are recognised by name.
+"""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Iterator
+
+from engine.plan import Issue, PlanError
+
+HUB_ID_HELP = "Check the spelling on https://huggingface.co/models, or choose a model of the catalogue."
+
+
+def explain(error: BaseException) -> Issue:
+    """The issue behind an exception; an unknown one is named as such and points to the log."""
+    if isinstance(error, PlanError) and error.issues:
+        return error.issues[0]
+    for cause in _causes(error):
+        issue = _known(cause)
+        if issue is not None:
+            return issue
+    first_line = (str(error).strip().splitlines() or [""])[0][:200]
+    return Issue(
+        field="run",
+        message=f"an unexpected fault stopped this: {type(error).__name__}{': ' + first_line if first_line else ''}.",
+        fix="The log has the details.",
+    )
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The exception and what caused it, the deepest first: libraries wrap the telling one."""
+    chain: list[BaseException] = []
+    while error is not None and error not in chain:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    return reversed(chain)
+
+
+def _known(error: BaseException) -> Issue | None:
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    text = str(error)
+    if _disk_is_full(error, text):
+        return Issue(field="disk", message="the disk is full.", fix="Free some space (old runs, for instance) and start again.")
+    if "OutOfMemoryError" in kinds or isinstance(error, MemoryError) or "not enough memory" in text:
+        return Issue(
+            field="memory",
+            message="the device ran out of memory.",
+            fix="Turn on gradient checkpointing, or use a smaller batch or a shorter longest sequence.",
+        )
+    return _hub_fault(kinds, text) or _model_fault(error, kinds, text)
+
+
+def _disk_is_full(error: BaseException, text: str) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    if isinstance(error, sqlite3.OperationalError) and "disk is full" in text:
+        return True
+    return "No space left on device" in text or "iostream error" in text or "StorageFull" in text
+
+
+def _hub_fault(kinds: list[str], text: str) -> Issue | None:
+    # GatedRepoError subclasses RepositoryNotFoundError, so it is asked first.
+    if "GatedRepoError" in kinds:
+        return Issue(
+            field="model",
+            message="is gated: its owner asks you to accept terms first.",
+            fix="Accept them on its page at huggingface.co, and set HF_TOKEN before starting the app.",
+        )
+    if "RepositoryNotFoundError" in kinds:
+        return Issue(field="model", message="does not exist on the hub, or is private.", fix=HUB_ID_HELP)
+    if "HFValidationError" in kinds:
+        return Issue(field="model", message="is not a Hugging Face id.", fix=HUB_ID_HELP)
+    offline = {"OfflineModeIsEnabled", "LocalEntryNotFoundError", "ConnectionError", "ConnectError", "ConnectTimeout"}
+    if offline & set(kinds) or "couldn't connect to" in text or "offline mode" in text:
+        return Issue(
+            field="model",
+            message="is not on this computer, and the hub cannot be reached.",
+            fix="Check the network, or choose the demo model: it needs none.",
+        )
+    if "EntryNotFoundError" in kinds or "does not appear to have a file named" in text:
+        return Issue(
+            field="model",
+            message="lacks a file that is needed (a config.json, and weights as safetensors).",
+            fix="Choose a repository that has both: other weight files can run code when they are opened.",
+        )
+    return None
+
+
+def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | None:
+    if "trust_remote_code" in text:
+        return Issue(
+            field="model",
+            message="needs code of its own, which is never run here.",
+            fix="Use a model that transformers itself has.",
+        )
+    if ("model type" in text and "does not recognize" in text) or "should have a `model_type` key" in text:
+        return Issue(field="model", message="is of a type that this version of transformers does not know.", fix=HUB_ID_HELP)
+    if isinstance(error, ValueError) and "arget modules" in text and ("not found" in text or "No modules" in text):
+        return Issue(
+            field="target_modules",
+            message="match no layer of this model.",
+            fix="Use all-linear, or names of its layers (q_proj, v_proj).",
+        )
+    if "flash_attn" in text or "FlashAttention" in text:
+        return Issue(field="attn_implementation", message="flash_attention_2 is not installed here.", fix="Use sdpa.")
+    if isinstance(error, ValueError) and "chat_template" in text:
+        return Issue(
+            field="model",
+            message="its tokenizer has no chat template, and the data are chats.",
+            fix="Use a chat (instruct) model, or rows with a prompt and a completion.",
+        )
+    return None

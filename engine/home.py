@@ -1,0 +1,55 @@
+"""Where Fitting Room keeps what it must not lose: the data folder, outside of the checkout.
+
+`$FITTINGROOM_HOME`, or the user's data folder of the operating system. Layout:
+
+    fittingroom.db      the lifecycle of all runs (SQLite, see runs.py)
+    server.lock/.json   held by the one web server of this home
+    runs/<id>/          plan.json, events.jsonl, worker.log, adapter/ or model/, merged/
+    uploads/<id>.jsonl  data files that people uploaded
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import platformdirs
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+
+
+def home() -> Path:
+    """The data folder, made if it is absent. Read anew each time, so that a test can point it elsewhere."""
+    path = Path(os.environ.get("FITTINGROOM_HOME") or platformdirs.user_data_dir("fittingroom", appauthor=False))
+    path.mkdir(parents=True, exist_ok=True)
+    return path.resolve()
+
+
+def runs_folder() -> Path:
+    """The folder of all run folders, made if it is absent."""
+    path = home() / "runs"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def uploads_folder() -> Path:
+    """The folder of uploaded data files, made if it is absent."""
+    path = home() / "uploads"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def free_bytes(folder: Path) -> int:
+    """Free disk space for an ordinary user on the volume of `folder`, in bytes."""
+    return shutil.disk_usage(folder).free
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small file as one step: a reader sees the old text or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,320 @@
+"""The Plan: the one vocabulary that the form edits, the estimator prices, the worker runs and history reopens.
+
+A Plan is a frozen dataclass with one versioned JSON form. Training fields carry the names of
+`transformers.TrainingArguments` and of TRL's configs; a method's options carry the names of its PEFT config.
+Each field is declared once, with its label, help and limits (`knob`): the form, the checks and the docs read them.
+Standard library only.
+
+    plan = Plan.from_json(Path("plan.json").read_text())
+    print(plan.to_json())
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+PLAN_VERSION = 1
+THIS_MACHINE = "this machine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Issue:
+    """One thing that is wrong with a plan: which field, what, and what to do about it."""
+
+    field: str
+    message: str
+    fix: str
+    severity: str = "error"  # "error" stops a start, "warning" does not
+
+    def sentence(self) -> str:
+        """The issue as a person reads it: one line that names the field and the remedy."""
+        return f"{self.field}: {self.message} {self.fix}".strip()
+
+
+class PlanError(ValueError):
+    """The plan cannot be read or run as it is. `issues` holds one entry per problem, in the order of the fields."""
+
+    def __init__(self, issues: Iterable[Issue]):
+        self.issues = tuple(issues)
+        super().__init__("\n".join(issue.sentence() for issue in self.issues))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knob:
+    """What a person needs to know about one field of the plan, and the limits that its value must keep."""
+
+    label: str
+    help: str
+    kind: str = "number"  # number | integer | flag | choice | text | names | mapping | object
+    minimum: float | None = None  # inclusive, unless `above`
+    maximum: float | None = None
+    above: bool = False  # the minimum itself is not allowed
+    choices: tuple[str, ...] = ()
+    optional: bool = False  # None is a value: "the recommended one"
+    group: str = "common"  # common | more | hidden: where the form shows it
+
+
+def knob(default: Any, label: str, help: str, **limits: Any) -> Any:
+    """A dataclass field with its `Knob`; a mutable default (dict, tuple of sources) is made anew for each plan."""
+    metadata = {"knob": Knob(label=label, help=help, **limits)}
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=lambda: dict(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSource:
+    """One data set of a plan: a demo id, an upload, a local file or a hub id, with its split, weight and columns."""
+
+    path: str
+    split: str = "train"
+    weight: float = 1.0
+    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)  # our role -> the file's column
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides what a fine-tune does and needs. Equal plans are the same run."""
+
+    version: int = knob(PLAN_VERSION, "Version", "The version of this file format.", kind="integer", group="hidden")
+    model: str | dict = knob(
+        "demo/llama",
+        "Model",
+        "A model of the catalogue, a Hugging Face id, a local folder, or the text of a config.json.",
+        kind="object",
+    )
+    method: str = knob("lora", "Method", "How the model is changed.", kind="text")
+    method_options: dict = knob({}, "Method options", "The method's own settings, by their PEFT names.", kind="mapping")
+    quantization: str = knob(
+        "none",
+        "Quantization",
+        "Store the frozen weights in fewer bits; it saves memory and costs a little time.",
+        kind="choice",
+        choices=("none", "int8", "nf4", "fp4"),
+        group="more",
+    )
+    double_quantization: bool = knob(
+        True,
+        "Double quantization",
+        "Quantise the scales of the 4-bit weights too: 0.05 bytes per parameter less.",
+        kind="flag",
+        group="more",
+    )
+    objective: str = knob("sft", "Objective", "What the model is trained for.", kind="text")
+    objective_options: dict = knob({}, "Objective options", "The objective's own settings.", kind="mapping", group="more")
+    datasets: tuple[DataSource, ...] = knob(
+        (DataSource(path="demo/pirate"),), "Training data", "The rows to learn from.", kind="object"
+    )
+    eval_fraction: float = knob(
+        0.05,
+        "Held-out share",
+        "The share of rows kept aside, chosen with the seed, to measure the evaluation loss. 0 turns it off.",
+        minimum=0,
+        maximum=0.5,
+        group="more",
+    )
+    max_length: int = knob(
+        768,
+        "Longest sequence",
+        "Rows are cut after this many tokens.",
+        kind="integer",
+        minimum=8,
+        maximum=1_048_576,
+    )
+    packing: bool = knob(
+        False, "Packing", "Fill every sequence with several rows, so that no padding is computed.", kind="flag", group="more"
+    )
+    per_device_train_batch_size: int = knob(
+        4, "Batch size", "Rows that are computed at once on each device.", kind="integer", minimum=1, maximum=4096
+    )
+    gradient_accumulation_steps: int = knob(
+        1,
+        "Gradient accumulation",
+        "Batches that are added up before each optimizer step.",
+        kind="integer",
+        minimum=1,
+        maximum=4096,
+        group="more",
+    )
+    num_train_epochs: float = knob(
+        3, "Epochs", "How often the training data is gone through.", minimum=0, above=True, maximum=10_000
+    )
+    max_steps: int = knob(
+        -1,
+        "Most steps",
+        "Stop after this many optimizer steps; -1 goes by the epochs.",
+        kind="integer",
+        minimum=-1,
+        maximum=10_000_000,
+        group="more",
+    )
+    learning_rate: float | None = knob(
+        None,
+        "Learning rate",
+        "The peak step size. Empty: the recommended value for the method.",
+        minimum=0,
+        above=True,
+        maximum=10,
+        optional=True,
+    )
+    lr_scheduler_type: str = knob(
+        "cosine",
+        "Schedule",
+        "How the learning rate falls over the run.",
+        kind="choice",
+        choices=("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt"),
+        group="more",
+    )
+    warmup_ratio: float = knob(
+        0.03, "Warm-up share", "The share of the steps in which the learning rate rises.", minimum=0, maximum=1, group="more"
+    )
+    weight_decay: float = knob(0.0, "Weight decay", "Pulls the trained weights towards 0.", minimum=0, maximum=1, group="more")
+    max_grad_norm: float = knob(
+        1.0, "Gradient clipping", "Longer gradients are shortened to this norm.", minimum=0, maximum=1000, group="more"
+    )
+    optim: str = knob(
+        "adamw_torch",
+        "Optimizer",
+        "The rule that turns gradients into steps.",
+        kind="choice",
+        choices=(
+            "adamw_torch",
+            "adamw_torch_fused",
+            "adamw_8bit",
+            "paged_adamw_32bit",
+            "paged_adamw_8bit",
+            "adafactor",
+            "sgd",
+        ),
+        group="more",
+    )
+    precision: str = knob(
+        "bf16",
+        "Precision",
+        "The number type of the weights and the arithmetic.",
+        kind="choice",
+        choices=("bf16", "fp16", "fp32"),
+        group="more",
+    )
+    gradient_checkpointing: bool = knob(
+        False,
+        "Gradient checkpointing",
+        "Compute the activations twice instead of keeping them: far less memory, about a third more time.",
+        kind="flag",
+        group="more",
+    )
+    attn_implementation: str = knob(
+        "sdpa",
+        "Attention",
+        "The kernel that computes attention.",
+        kind="choice",
+        choices=("sdpa", "eager", "flash_attention_2"),
+        group="more",
+    )
+    seed: int = knob(0, "Seed", "The same seed gives the same run.", kind="integer", minimum=0, maximum=2**32 - 1, group="more")
+    gpu: str = knob(THIS_MACHINE, "GPU", "Where it will run: this machine, or a GPU of the table.", kind="text")
+    num_gpus: int = knob(1, "How many", "GPUs of this kind.", kind="integer", minimum=1, maximum=1024, group="hidden")
+    sharding: str = knob(
+        "none",
+        "Sharding",
+        "How the work is split over several GPUs.",
+        kind="choice",
+        choices=("none", "ddp", "fsdp", "zero2", "zero3"),
+        group="hidden",
+    )
+
+    def with_(self, **changes: Any) -> Plan:
+        """The same plan with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON values, every field present."""
+        return dataclasses.asdict(self) | {"datasets": [dataclasses.asdict(source) for source in self.datasets]}
+
+    def to_json(self) -> str:
+        """The plan as its JSON file, with a newline at the end."""
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Plan:
+        """Read a plan from JSON values; absent fields take their defaults.
+
+        Raises:
+            PlanError: an unknown key (the nearest right one is named), a wrong version, a malformed data source.
+        """
+        if not isinstance(values, Mapping):
+            raise PlanError([Issue(field="plan", message="is not a JSON object.", fix='Write it as {"model": ..., ...}.')])
+        issues = unknown_keys(values, FIELDS, where="plan")
+        if values.get("version", PLAN_VERSION) != PLAN_VERSION:
+            issues.append(
+                Issue(
+                    field="version",
+                    message=f"is {values['version']!r}, and this program reads version {PLAN_VERSION}.",
+                    fix="Update Fitting Room, or save the plan again from the version that wrote it.",
+                )
+            )
+        datasets, source_issues = _read_sources(values.get("datasets"))
+        issues += source_issues
+        if issues:
+            raise PlanError(issues)
+        return cls(**{**values, **({"datasets": datasets} if "datasets" in values else {})})
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan from the text of its JSON file. Raises `PlanError`, with the line of a syntax error."""
+        try:
+            values = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "its nesting"
+            raise PlanError(
+                [Issue(field="plan", message=f"is not valid JSON ({where}).", fix="Mend the file there and try again.")]
+            ) from None
+        return cls.from_dict(values)
+
+
+FIELDS: dict[str, Knob] = {field.name: field.metadata["knob"] for field in dataclasses.fields(Plan)}
+SOURCE_FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DataSource))
+
+
+def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:
+    """One issue per key of `values` that is not in `known`, each naming the nearest right key."""
+    known = list(known)
+    return [
+        Issue(field=str(key), message=f"is not a field of the {where}.", fix=nearest(str(key), known))
+        for key in values
+        if key not in known
+    ]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The remedy for a misspelt name: "Did you mean ...?" or the list of right names."""
+    known = list(known)
+    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Use one of: {', '.join(known)}." if known else "Leave it out."
+
+
+def _read_sources(values: Any) -> tuple[tuple[DataSource, ...], list[Issue]]:
+    """The `datasets` list as data sources, and what is wrong with it."""
+    if values is None:
+        return (), []
+    if not isinstance(values, (list, tuple)) or not values:
+        return (), [Issue(field="datasets", message="is empty or not a list.", fix='Write [{"path": "demo/pirate"}].')]
+    sources, issues = [], []
+    for number, value in enumerate(values):
+        if isinstance(value, DataSource):
+            sources.append(value)
+        elif not isinstance(value, Mapping) or not isinstance(value.get("path"), str):
+            issues.append(Issue(field=f"datasets[{number}]", message="has no path.", fix='Write {"path": "demo/pirate"}.'))
+        else:
+            unknown = unknown_keys(value, SOURCE_FIELDS, where="data source")
+            issues += unknown
+            if not unknown:
+                sources.append(DataSource(**value))
+    return tuple(sources), issues

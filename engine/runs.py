@@ -1,0 +1,306 @@
+"""Runs: start, list, stop, and what became of them.
+
+Each fact has one owner. The lifecycle (what was started, in which state it is) is in one SQLite file (WAL) that only
+this module writes; what a run measures is in its folder, written by its worker alone (`engine/events.py`).
+
+A worker is a process group of its own, started without a shell. It outlives the web server. Whether it is alive is
+never a guess: it holds a file lock for as long as it lives, and it is only ever signalled when its process id and
+its start time both are those on record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from engine import checks, events, workers
+from engine.demos import DEMOS
+from engine.home import home, runs_folder, write_atomically
+from engine.methods import METHODS
+from engine.models import find
+from engine.plan import Issue, Plan, PlanError
+
+ACTIVE = ("starting", "running")
+ENDED = ("finished", "stopped", "failed", "interrupted")
+LOCK_FILE = "worker.lock"
+LOG_FILE = "worker.log"
+STOP_GRACE_SECONDS = 15.0  # a polite stop saves the adapter first; after this the process group is ended
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS runs (
+    id TEXT PRIMARY KEY,      -- 128 random bits, the name of the run's folder
+    name TEXT NOT NULL,       -- for people
+    created REAL NOT NULL,    -- seconds since 1970
+    plan TEXT NOT NULL,       -- JSON
+    state TEXT NOT NULL,      -- starting | running | finished | stopped | failed | interrupted
+    pid INTEGER,
+    pid_started REAL,         -- start time of that process: a pid alone is no identity
+    reason TEXT NOT NULL DEFAULT ''
+);
+CREATE INDEX IF NOT EXISTS runs_created ON runs (created DESC);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run, as the lifecycle file has it."""
+
+    id: str
+    name: str
+    created: float
+    plan_json: str
+    state: str
+    pid: int | None
+    pid_started: float | None
+    reason: str
+
+    @property
+    def folder(self) -> Path:
+        return runs_folder() / self.id
+
+    @property
+    def plan(self) -> Plan:
+        return Plan.from_json(self.plan_json)
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+
+# --- the lifecycle file ---------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _database() -> Iterator[sqlite3.Connection]:
+    """A connection in autocommit mode; each statement, or each explicit transaction, is durable when it returns."""
+    connection = sqlite3.connect(home() / "fittingroom.db", timeout=10, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.executescript(_SCHEMA)
+        yield connection
+    finally:
+        connection.close()
+
+
+_COLUMNS = "id, name, created, plan, state, pid, pid_started, reason"
+
+
+def _read(row: tuple) -> Run:
+    names = ("id", "name", "created", "plan_json", "state", "pid", "pid_started", "reason")
+    return Run(**dict(zip(names, row, strict=True)))
+
+
+def get(run_id: str) -> Run | None:
+    """The run with this id, or None."""
+    with _database() as database:
+        row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run_id,)).fetchone()
+    return _read(row) if row else None
+
+
+def all_runs(limit: int = 1000) -> list[Run]:
+    """The newest runs first."""
+    with _database() as database:
+        rows = database.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY created DESC LIMIT ?", (limit,)).fetchall()
+    return [_read(row) for row in rows]
+
+
+def active_runs() -> list[Run]:
+    """The runs that are starting or running, the newest first."""
+    return [run for run in all_runs() if run.is_active]
+
+
+def _change_state(run_id: str, old: tuple[str, ...], new: str, reason: str = "") -> bool:
+    """Compare and set: True if the run was in one of the old states. So a run gets exactly one ending."""
+    with _database() as database:
+        changed = database.execute(
+            f"UPDATE runs SET state = ?, reason = ? WHERE id = ? AND state IN ({','.join('?' * len(old))})",
+            (new, reason, run_id, *old),
+        )
+        return changed.rowcount == 1
+
+
+# --- starting -------------------------------------------------------------------------------------------------------
+
+_children: dict[str, subprocess.Popen[bytes]] = {}  # the workers that this process started, to be reaped when they end
+
+
+def start(plan: Plan, *, name: str = "") -> Run:
+    """Check the plan, write its folder and start its worker.
+
+    Raises:
+        PlanError: the plan is not sound, or another run is under way on this machine.
+    """
+    errors = [issue for issue in checks.check_start(plan) if issue.severity == "error"]
+    if errors:
+        raise PlanError(errors)
+    run = _register(plan, name or default_name(plan))
+    try:
+        run.folder.mkdir()
+        write_atomically(run.folder / "plan.json", plan.to_json())
+        _launch(run)
+    except OSError:
+        _change_state(run.id, ACTIVE, "failed", "The run could not be started.")
+        raise
+    return get(run.id) or run
+
+
+def default_name(plan: Plan) -> str:
+    """A name that tells the runs of a list apart: the data set and the method."""
+    titles = {demo.path: demo.title for demo in DEMOS.values()}
+    path = plan.datasets[0].path
+    return f"{titles.get(path, Path(path).stem)} · {METHODS[plan.method].label} · {find(plan.model).title}"
+
+
+def _register(plan: Plan, name: str) -> Run:
+    """Enter the run as "starting", unless another one is under way: two at once would share one GPU's memory."""
+    settle_all()
+    run_id = secrets.token_hex(16)
+    with _database() as database:
+        database.execute("BEGIN IMMEDIATE")
+        busy = database.execute("SELECT name FROM runs WHERE state IN (?, ?)", ACTIVE).fetchone()
+        if busy is None:
+            values = (run_id, name, time.time(), plan.to_json(), "starting")
+            database.execute("INSERT INTO runs (id, name, created, plan, state) VALUES (?, ?, ?, ?, ?)", values)
+        database.execute("COMMIT")
+    if busy is not None:
+        raise PlanError(
+            [
+                Issue(
+                    field="run",
+                    message=f"“{busy[0]}” is still running on this machine.",
+                    fix="Wait until it ends, or stop it first.",
+                )
+            ]
+        )
+    run = get(run_id)
+    assert run is not None
+    return run
+
+
+def _launch(run: Run) -> None:
+    child = workers.launch("engine.train", run.folder, LOG_FILE)
+    _children[run.id] = child
+    with _database() as database:
+        database.execute(
+            "UPDATE runs SET state = 'running', pid = ?, pid_started = ? WHERE id = ? AND state = 'starting'",
+            (child.pid, workers.start_time(child.pid), run.id),
+        )
+
+
+# --- is it alive, and how did it end --------------------------------------------------------------------------------
+
+
+def is_alive(run: Run) -> bool:
+    """Whether the run's worker lives: its process is there, or its lock is held."""
+    return workers.find(run.pid, run.pid_started) is not None or workers.lock_is_held(run.folder, LOCK_FILE)
+
+
+def settle(run: Run) -> Run:
+    """Give a run whose worker is gone its ending: what its last event says, else "interrupted" with the reason."""
+    child = _children.get(run.id)
+    exit_code = child.poll() if child is not None else None  # also reaps it
+    if not run.is_active or (run.state == "starting" and time.time() - run.created < 10) or is_alive(run):
+        return run
+    _children.pop(run.id, None)
+    last = events.ending(run.folder)
+    if last is not None:
+        _change_state(run.id, ACTIVE, last["kind"], last.get("message", ""))
+    else:
+        _change_state(run.id, ACTIVE, "interrupted", _why_interrupted(run, exit_code))
+    return get(run.id) or run
+
+
+def settle_all() -> None:
+    """Settle every active run. The server does this on start (it adopts living workers) and then each second."""
+    for run in active_runs():
+        settle(run)
+
+
+def _why_interrupted(run: Run, exit_code: int | None) -> str:
+    steps = [event["step"] for event in events.since(run.folder)[0] if event["kind"] == "step"]
+    where = f" at step {steps[-1]}" if steps else " before its first step"
+    if exit_code is not None and exit_code < 0:
+        return f"The worker was killed (signal {-exit_code}){where}. Start it again from History."
+    return f"The worker ended{where} without a word: it was killed, or the machine went down. Start it again from History."
+
+
+def keep_settling(stop: threading.Event, every: float = 1.0) -> None:
+    """The server's background loop: settle active runs until `stop` is set."""
+    while not stop.wait(every):
+        with contextlib.suppress(sqlite3.OperationalError, OSError):  # a full disk now is tried again in a second
+            settle_all()
+
+
+# --- stopping -------------------------------------------------------------------------------------------------------
+
+
+def stop(run_id: str, *, grace: float = STOP_GRACE_SECONDS) -> Run | None:
+    """Ask the worker to stop after its step and save what it has; after `grace` seconds end it and its children.
+
+    Returns at once; the run's state follows when the worker is gone. Stopping an ended run changes nothing.
+    """
+    run = get(run_id)
+    if run is None or not run.is_active:
+        return run
+    process = workers.find(run.pid, run.pid_started)
+    if process is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+        threading.Thread(target=_kill_after, args=(run, grace), daemon=True).start()
+    return run
+
+
+def _kill_after(run: Run, grace: float) -> None:
+    deadline = time.monotonic() + grace
+    while (process := workers.find(run.pid, run.pid_started)) is not None:
+        if time.monotonic() > deadline:
+            workers.kill_family(process)
+            return
+        time.sleep(0.2)
+
+
+# --- waiting (the command line) -------------------------------------------------------------------------------------
+
+
+def follow(run_id: str, *, every: float = 0.2) -> Iterator[events.Event]:
+    """Each event of a run as it comes, until the run has ended."""
+    cursor = 0
+    while True:
+        run = get(run_id)
+        assert run is not None, run_id
+        active = settle(run).is_active
+        fresh, cursor = events.since(run.folder, cursor)
+        yield from fresh
+        if not active:
+            return
+        time.sleep(every)
+
+
+def summary(run: Run) -> dict:
+    """What the run's last events say, for lists: the last step, losses, and the time it took."""
+    seen: dict = {}
+    for event in events.since(run.folder)[0]:
+        if event["kind"] == "step":
+            seen |= {"step": event["step"], "max_steps": event["max_steps"], "loss": event["loss"]}
+        elif event["kind"] == "evaluated":
+            seen["eval_loss"] = event["eval_loss"]
+        elif event["kind"] in events.ENDINGS:
+            seen["seconds"] = event.get("seconds")
+    return seen
+
+
+def plan_of(run_folder: Path) -> Plan:
+    """The plan of a run folder."""
+    return Plan.from_dict(json.loads((run_folder / "plan.json").read_text(encoding="utf-8")))

@@ -1,0 +1,66 @@
+"""What the tests share: a data folder of their own, and a few real runs that several tests look at."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["HF_HUB_OFFLINE"] = "1"  # the tests need no network; the hub's answers are tested on a stub
+
+from engine import runs
+from engine.demos import first_plan
+from engine.plan import Plan
+from engine.runs import Run
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Each test has a data folder of its own."""
+    folder = tmp_path / "home"
+    monkeypatch.setenv("FITTINGROOM_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture
+def short_plan() -> Plan:
+    """A real run of a few seconds."""
+    return first_plan().with_(max_steps=4, eval_fraction=0.0)
+
+
+def run_to_its_end(plan: Plan) -> Run:
+    """Start a plan and wait until its run has ended."""
+    run = runs.start(plan)
+    for _ in runs.follow(run.id):
+        pass
+    ended = runs.get(run.id)
+    assert ended is not None
+    return ended
+
+
+def log_of(run: Run) -> str:
+    """The worker's log, for the message of a failed assertion."""
+    return (run.folder / runs.LOG_FILE).read_text(encoding="utf-8")[-3000:]
+
+
+@pytest.fixture(scope="session")
+def shared_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder that lives as long as the test session."""
+    return tmp_path_factory.mktemp("shared_home")
+
+
+@pytest.fixture(scope="session")
+def _pirate_run(shared_home: Path) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FITTINGROOM_HOME", str(shared_home))
+        return run_to_its_end(first_plan())
+
+
+@pytest.fixture
+def pirate_run(_pirate_run: Run, shared_home: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """The run that a newcomer starts first, finished: the demo model with LoRA on the pirate set, all defaults."""
+    monkeypatch.setenv("FITTINGROOM_HOME", str(shared_home))
+    assert _pirate_run.state == "finished", log_of(_pirate_run)
+    return _pirate_run
