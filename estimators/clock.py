@@ -1,0 +1,92 @@
+"""How long a step takes: a roofline over its recorded operations.
+
+An operation takes the longer of its arithmetic and its memory traffic, and never less than its launch. A GPU's rates
+come from its row of the table, a CPU's are measured on the spot (`measure_processor`).
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from engine.hardware import Gpu
+from estimators.trace import Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What a device does per second, as training reaches it, and the least time that an operation takes."""
+
+    flops: dict[str, float]  # by number type
+    bandwidth: float  # bytes/s
+    launch_seconds: float
+    source: str
+
+
+# Shares of the datasheet's dense rate and bandwidth that fine-tuning reaches. Matrix products: between the 26 % of a
+# small LoRA step and the 60 % of long sequences that published runs show (estimation notes, HFU table); bandwidth:
+# aiconfigurator's measured 0.8.
+MATMUL_SHARE = 0.55
+BANDWIDTH_SHARE = 0.8
+# Python and the dispatcher need about this long to issue an operation; a step of many small ones is bound by it.
+GPU_LAUNCH_SECONDS = 10e-6
+UNCERTAINTY = 0.35  # of a first estimate, until a run on the same device has been measured
+
+
+def rates(gpu: Gpu) -> Rates | None:
+    """The device's rates, or None where its row lacks them."""
+    if gpu.is_cpu:
+        return measure_processor()
+    if not gpu.flops or gpu.bandwidth is None:
+        return None
+    return Rates(
+        flops={number_type: MATMUL_SHARE * rate for number_type, rate in gpu.flops.items()},
+        bandwidth=BANDWIDTH_SHARE * gpu.bandwidth,
+        launch_seconds=GPU_LAUNCH_SECONDS,
+        source=f"roofline over the recorded operations with {gpu.name}'s datasheet rates",
+    )
+
+
+@functools.cache
+def measure_processor() -> Rates:
+    """This machine's matrix product and copy rates, measured for a fraction of a second."""
+    a, b = torch.randn(256, 512), torch.randn(512, 512)
+    large = torch.randn(4_000_000)
+    small = torch.randn(64)
+    flops = 2 * 256 * 512 * 512 / _seconds(lambda: a @ b)
+    return Rates(
+        flops={"fp32": flops, "bf16": flops / 4, "fp16": flops / 4},  # without AMX, half types are converted on the way
+        bandwidth=2 * large.numel() * 4 / _seconds(lambda: large.clone()),
+        launch_seconds=_seconds(lambda: small + 1) + PYTHON_SECONDS,
+        source="roofline over the recorded operations with this processor's measured rates",
+    )
+
+
+# What the modelling code around an operation costs (module calls, autograd's bookkeeping), beside the operation:
+# fitted on the demo run (benchmarks/step_time.py).
+PYTHON_SECONDS = 8e-6
+
+
+def _seconds(work: object, budget: float = 0.05) -> float:
+    """The time of one call: the best of many within the budget, so that a busy moment does not count."""
+    best, began = float("inf"), time.perf_counter()
+    while time.perf_counter() - began < budget:
+        start = time.perf_counter()
+        work()  # type: ignore[operator]
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def step_seconds(works: Counter[Work], rates: Rates) -> float:
+    """Seconds of all operations, one after the other."""
+    return sum(count * operation_seconds(work, rates) for work, count in works.items())
+
+
+def operation_seconds(work: Work, rates: Rates) -> float:
+    """Seconds of one operation."""
+    arithmetic = work.flops / rates.flops.get(work.dtype, rates.flops.get("fp32", 1e12))
+    return max(arithmetic, work.bytes / rates.bandwidth, rates.launch_seconds)

@@ -1,0 +1,87 @@
+"""Playing a recorded step: how much is allocated at its highest moment, and by which part.
+
+`peak(step)` walks through the allocations of the whole step, layer by layer, and keeps the highest moment of each
+phase with its parts.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from estimators.splice import Depth, full_order, full_refs
+from estimators.trace import Alloc, Ref, Segment, Work
+
+PHASE_PARTS = {
+    "start": "weights",
+    "forward": "activations",
+    "loss": "loss",
+    "backward": "activations",
+    "optimizer": "optimizer",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One recorded training step: its segments, and how they stand for the full depth."""
+
+    segments: Sequence[Segment]
+    depth: Depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peak:
+    """The highest moment of a step: bytes in all, by part, and the phase in which it comes."""
+
+    bytes: int
+    parts: dict[str, int]
+    phase: str
+    by_phase: dict[str, int] = field(default_factory=dict)  # the highest moment of each phase
+
+
+def peak(step: Step) -> Peak:
+    """Walk through the step. The parts are those at the highest moment, and add up to it."""
+    live: dict[Ref, tuple[int, str]] = {}
+    now: Counter[str] = Counter()
+    total = 0
+    highest, highest_parts, highest_phase = 0, Counter(), "start"
+    by_phase: dict[str, int] = {}
+    for place, segment in full_order(step.segments, step.depth):
+        own_part, index = PHASE_PARTS[place.phase], 0
+        for event in segment.events:
+            if isinstance(event, Alloc):
+                part = segment.parts.get(index, own_part)
+                live[Ref(place, index)] = (event.size, part)
+                now[part] += event.size
+                total += event.size
+                index += 1
+                if total > by_phase.get(place.phase, 0):
+                    by_phase[place.phase] = total
+                if total > highest:
+                    highest, highest_parts, highest_phase = total, Counter(now), place.phase
+            else:
+                for ref in full_refs(place, segment, event, step.depth):
+                    size, part = live.pop(ref, (0, "activations"))
+                    now[part] -= size
+                    total -= size
+    return Peak(bytes=highest, parts=dict(highest_parts), phase=highest_phase, by_phase=by_phase)
+
+
+def works(step: Step) -> Counter[Work]:
+    """All operations of the step at full depth, counted."""
+    total: Counter[Work] = Counter()
+    for _, segment in full_order(step.segments, step.depth):
+        total.update(segment.works)
+    return total
+
+
+def peak_of_evaluation(step: Step) -> int:
+    """The highest moment of an evaluation batch: nothing is kept for a backward pass, so one layer works at a time."""
+    weights, extra = 0, 0
+    for segment in step.segments:
+        if segment.place.phase == "start":
+            weights += sum(event.size for event in segment.events if isinstance(event, Alloc))
+        elif segment.place.phase in ("forward", "loss"):
+            extra = max(extra, sum(event.size for event in segment.events if isinstance(event, Alloc)))
+    return weights + extra

@@ -1,0 +1,105 @@
+"""From a few layers to all of them: a deep model's step, put together from the step of a shallow one.
+
+Layers that are alike do alike things. A probe with a few of them is recorded; the segments of its middle layers then
+stand for all the middle layers of the real depth. An allocation that is freed in another layer's segment is found
+again by the distance of the two layers. The result is the whole step's sequence of allocations, as the whole model
+would have made it (`tests/estimators/test_splice.py` compares the two, event by event).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+from estimators.trace import Free, Place, Ref, Segment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Depth:
+    """How the layers of a real stack map to those of its probe.
+
+    The first `prefix` layers are unlike the rest; then the kinds of layers repeat every `period`. The probe has
+    `probed` layers, the real stack `full`.
+    """
+
+    prefix: int
+    period: int
+    probed: int
+    full: int
+
+    @property
+    def extra(self) -> int:
+        """How many layers the probe lacks."""
+        return self.full - self.probed
+
+    def probe_layer(self, layer: int) -> int:
+        """The probe's layer that stands for a layer of the full stack."""
+        first = self.prefix + 2 * self.period  # up to here the probe's layers are the real ones
+        if layer < first:
+            return layer
+        if layer >= first + self.extra:
+            return layer - self.extra
+        return self.prefix + self.period + (layer - self.prefix) % self.period
+
+
+def plan_depth(kinds: Sequence[Hashable]) -> Depth:
+    """The shallowest probe for a stack whose layers are of these kinds; the whole stack if nothing repeats."""
+    full = len(kinds)
+    best = Depth(prefix=0, period=full or 1, probed=full, full=full)
+    for prefix in range(min(full, 8)):
+        for period in range(1, (full - prefix) // 4 + 1):
+            if all(kinds[i] == kinds[i + period] for i in range(prefix, full - period)):
+                tail = (full - prefix) % period
+                probed = prefix + 4 * period + tail
+                if probed < best.probed:
+                    best = Depth(prefix=prefix, period=period, probed=probed, full=full)
+                break
+    return best
+
+
+def full_order(segments: Sequence[Segment], depth: Depth) -> Iterator[tuple[Place, Segment]]:
+    """The segments of the full stack in the order of the step: (where in the full stack, the segment that stands for it)."""
+    if depth.extra == 0:
+        yield from ((segment.place, segment) for segment in segments)
+        return
+    by_place = {segment.place: segment for segment in segments}
+    done: set[str] = set()
+    for segment in segments:
+        phase, layer, _ = segment.place
+        if layer is None:
+            yield segment.place, segment
+        elif phase not in done:
+            done.add(phase)
+            for full_layer in _layer_order(phase, depth.full):
+                stand_in = by_place.get(Place(phase, depth.probe_layer(full_layer)))
+                if stand_in is not None:  # layers below the lowest trainable one have no backward pass
+                    yield Place(phase, full_layer), stand_in
+
+
+def _layer_order(phase: str, layers: int) -> range:
+    return range(layers - 1, -1, -1) if phase == "backward" else range(layers)
+
+
+def can_be_spliced(segments: Sequence[Segment]) -> bool:
+    """Whether the step went through the layers once each way, in order: only then do layers stand for one another."""
+    for phase in ("forward", "backward"):
+        layers = [
+            segment.place.layer for segment in segments if segment.place.phase == phase and segment.place.layer is not None
+        ]
+        if layers != sorted(layers, reverse=phase == "backward"):
+            return False
+    return all(segment.place.visit == 0 for segment in segments)
+
+
+def full_refs(place: Place, segment: Segment, event: Free, depth: Depth) -> Iterator[Ref]:
+    """Which allocations of the full stack a free of the probe stands for, when its segment stands at `place`."""
+    target = event.ref.place
+    if target.layer is None or depth.extra == 0:
+        yield event.ref
+    elif place.layer is not None:
+        assert segment.place.layer is not None
+        yield Ref(Place(target.phase, place.layer + target.layer - segment.place.layer), event.ref.index)
+    else:  # outside of the stack, one free stands for those of all layers that its layer stands for
+        for layer in range(depth.full):
+            if depth.probe_layer(layer) == target.layer:
+                yield Ref(Place(target.phase, layer), event.ref.index)

@@ -1,0 +1,33 @@
+"""An estimate as text, for the command line."""
+
+from __future__ import annotations
+
+from engine import figures
+from estimators.estimate import MEMORY_PARTS, Estimate, Range
+
+VERDICTS = {"yes": "It fits", "tight": "Tight: it may run out of memory", "no": "It does not fit"}
+
+
+def in_words(estimate: Estimate) -> str:
+    """The estimate as aligned lines, with where each figure comes from."""
+    memory = estimate.memory
+    parts = [(name.capitalize(), figures.size(getattr(memory, name))) for name in MEMORY_PARTS]
+    lines = [
+        f"{VERDICTS[estimate.fits]} on {estimate.device}: likely {figures.size(memory.total)} "
+        f"({figures.size(memory.low)} to {figures.size(memory.high)}) of {figures.size(memory.capacity)}.",
+        "",
+        *(f"  {name:<14}{value:>12}" for name, value in parts),
+        "",
+        f"  {'Trainable':<14}{estimate.trainable_params:>16,} of {estimate.total_params:,} parameters",
+        f"  {'Steps':<14}{estimate.steps if estimate.steps is not None else figures.UNKNOWN:>16}",
+        f"  {'Time':<14}{_range(estimate.total_seconds, figures.duration):>16}",
+        f"  {'Cost':<14}{_range(estimate.cost, figures.money):>16}",
+        f"  {'Disk':<14}{figures.size(estimate.disk):>16}",
+        "",
+        *(f"  {name}: {where}" for name, where in estimate.source.items()),
+    ]
+    return "\n".join(lines)
+
+
+def _range(value: Range | None, say: object) -> str:
+    return figures.UNKNOWN if value is None else f"{say(value.likely)} ({say(value.low)} to {say(value.high)})"  # type: ignore[operator]

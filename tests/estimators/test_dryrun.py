@@ -1,0 +1,131 @@
+"""The dry run against reality: what a real step allocates on the CPU, and what is published of real models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine import build, models
+from engine.methods import METHODS
+from engine.plan import Plan
+from estimators import replay
+from estimators.dryrun import Shape, dry_run, make_batch
+from estimators.trace import Recorder
+
+SHAPE = Shape(batch=2, length=48)
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 1024,
+}
+
+
+def really_allocated(plan: Plan) -> tuple[int, int]:
+    """(peak bytes, trainable parameters) of one real step on the CPU, every storage followed while it really runs."""
+    from transformers import Trainer
+
+    model = build.build(plan, "cpu").train()
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    build.add_sft_loss(model)
+    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(build.training_arguments(plan, "unused"))
+    optimizer = optimizer_class(trainable, **settings)
+    recorder = Recorder()
+    recorder.adopt([*model.parameters(), *model.buffers()], "weights")
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        if state is not None:
+            recorder.adopt([state.absmax, state.offset, state.state2.absmax, state.state2.code], "weights")
+    highest = 0
+    live: dict = {}
+    with recorder:
+        for _ in range(2):  # the second step finds the optimizer's states in place
+            build.sft_loss(model, make_batch(SHAPE)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    total = 0
+    index = 0
+    for event in recorder.segments[0].events:
+        if hasattr(event, "size"):
+            live[index] = event.size
+            index += 1
+            total += event.size
+            highest = max(highest, total)
+        else:
+            total -= live.pop(event.ref.index)
+    return highest, sum(parameter.numel() for parameter in trainable)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_predicted_peak_is_what_a_real_step_allocates(method: str) -> None:
+    plan = Plan(method=method, precision="fp32", max_length=64)
+    predicted = dry_run(plan, SHAPE, on_gpu=False)
+    peak, trainable = really_allocated(plan)
+    assert predicted.trainable_params == trainable
+    assert replay.peak(predicted.step).bytes == pytest.approx(peak, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "model_id",
+    [
+        "meta-llama/Llama-3.2-3B",
+        "Qwen/Qwen3-0.6B",
+        "openai-community/gpt2",
+        "google/gemma-3-1b-pt",
+        "mistralai/Mixtral-8x7B-v0.1",
+    ],
+)
+def test_total_parameters_are_the_published_ones(model_id: str) -> None:
+    run = dry_run(Plan(model=model_id, gpu="L40S"), Shape(batch=1, length=16))
+    assert run.total_params == models.catalogue()[model_id].params
+
+
+def test_lora_on_a_4096_square_matrix_has_131072_parameters() -> None:
+    """The LoRA literature's example: rank 16 on a 4096 x 4096 matrix trains 0.78 % of it."""
+    plan = Plan(
+        model={**TINY, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 32, "num_hidden_layers": 1},
+        method_options={"r": 16, "target_modules": ["q_proj"]},
+        gpu="L40S",
+    )
+    assert dry_run(plan, SHAPE).trainable_params == 131_072
+
+
+def test_a_4_bit_weight_takes_0_516_bytes() -> None:
+    """NF4 with double quantisation: half a byte, a byte per 64, an fp32 per 64 x 256 (arXiv:2305.14314, section 3)."""
+    whole, packed = (
+        dry_run(Plan(model="meta-llama/Llama-3.2-3B", method=method, gpu="L40S"), SHAPE) for method in ("lora", "qlora")
+    )
+    linear = 28 * (3072 * 3072 * 2 + 3072 * 1024 * 2 + 3 * 3072 * 8192)
+    adapters = whole.trainable_params * (4 - 2)  # fp32 beside bf16 weights, bf16 beside quantised ones
+    saved = whole.weight_bytes - packed.weight_bytes - adapters
+    assert saved / linear == pytest.approx(2 - 0.516, abs=0.001)
+
+
+def test_checkpointing_trades_activations_for_time() -> None:
+    plan = Plan(model="meta-llama/Llama-3.2-3B", gpu="L40S")
+    plain, checkpointed = (dry_run(plan.with_(gradient_checkpointing=on), SHAPE) for on in (False, True))
+    assert replay.peak(checkpointed.step).parts["activations"] < 0.3 * replay.peak(plain.step).parts["activations"]
+    flops = [sum(work.flops * count for work, count in replay.works(run.step).items()) for run in (plain, checkpointed)]
+    assert 1.2 < flops[1] / flops[0] < 1.5
+
+
+def test_the_parts_add_up_to_the_peak() -> None:
+    peak = replay.peak(dry_run(Plan(model="Qwen/Qwen3-0.6B", gpu="L40S"), SHAPE).step)
+    assert sum(peak.parts.values()) == peak.bytes
+    assert peak.parts["weights"] > 0
+
+
+def test_a_recorder_follows_real_storages() -> None:
+    recorder = Recorder()
+    with recorder:
+        one = torch.ones(1000)
+        two = one + one
+        view = two.view(10, 100)
+        del one, two
+        del view
+    sizes = [event.size for event in recorder.segments[0].events if hasattr(event, "size")]
+    assert sizes == [4000, 4000]
+    assert len(recorder.segments[0].events) == 4
