@@ -1,0 +1,102 @@
+"""Fitting Room: see whether a fine-tune fits before you train it, then train it, and take it home.
+
+    python app.py                    http://127.0.0.1:7860
+    HOST=0.0.0.0 PORT=8000 python app.py
+
+Builds the page and launches it; everything else is in ui/, estimators/ and engine/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import threading
+import webbrowser
+
+from ui import server
+from ui.server import Address, StartError
+
+
+def read_options(arguments: list[str] | None) -> argparse.Namespace:
+    on_a_space = "SPACE_ID" in os.environ
+    parser = argparse.ArgumentParser(prog="app.py", description="Plan and run fine-tunes in the browser.")
+    parser.add_argument("--host", default=os.environ.get("HOST") or ("0.0.0.0" if on_a_space else "127.0.0.1"))
+    parser.add_argument("--port", type=_port, default=os.environ.get("PORT") or "7860")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    return parser.parse_args(arguments)
+
+
+def _port(words: str) -> int:
+    if not words.isdigit() or not 1 <= int(words) <= 65535:
+        raise argparse.ArgumentTypeError(f"{words!r} is no port. Set PORT (or --port) to a number from 1 to 65535.")
+    return int(words)
+
+
+def serve(address: Address, *, open_browser: bool) -> None:
+    """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
+    import gradio
+    import uvicorn
+
+    from engine import runs
+    from engine.answers import Answers
+    from estimators.client import Estimator
+    from ui.page import CSS_PATHS, HEAD, build_page, theme
+
+    estimator, answers = Estimator(), Answers()
+    estimator.warm_up()
+    runs.settle_all()
+    stop = threading.Event()
+    threading.Thread(target=runs.keep_settling, args=(stop,), daemon=True).start()
+
+    app = server.make_app(address)
+    gradio.mount_gradio_app(
+        app,
+        build_page(estimator, answers),
+        path="/",
+        server_name=address.host,
+        server_port=address.port,
+        max_file_size=server.MAX_UPLOAD_BYTES,
+        theme=theme(),
+        css_paths=CSS_PATHS,
+        head=HEAD,
+        ssr_mode=False,
+        footer_links=[],
+        run_history=False,  # it would keep what people type in their browser's storage
+        enable_monitoring=False,
+        mcp_server=False,
+        show_error=True,
+    )
+    print(f"Fitting Room is open at {address.url}  (Ctrl-C closes it; runs go on)", flush=True)
+    if open_browser:
+        threading.Timer(1.0, webbrowser.open, args=(address.url,)).start()
+    try:
+        uvicorn.run(app, host=address.host, port=address.port, log_level="warning", timeout_graceful_shutdown=3)
+    finally:
+        stop.set()
+        estimator.close()
+        answers.close()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Start the server; what keeps it from starting is one sentence on stderr."""
+    options = read_options(arguments)
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    try:
+        server.refuse_open_switches()
+        address = server.choose_address(options.host, options.port)
+        lock = server.claim_home(address)
+    except StartError as error:
+        print(error, file=sys.stderr)
+        return 3
+    if address.port != options.port:
+        print(f"Port {options.port} is in use, so this is on {address.port}.", file=sys.stderr)
+    if not address.is_loopback:
+        os.environ["FITTINGROOM_LOCAL_PATHS"] = "0"
+    with lock:
+        serve(address, open_browser=options.open)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""Charts of a run: pure functions from `Curves` to plotly figures.
+
+Backgrounds are transparent and the ink is left to the style sheet, so that one figure serves light and dark. The two
+loss lines differ in dash and marker as well as in colour. `uirevision` keeps a person's zoom while new points come.
+"""
+
+from __future__ import annotations
+
+import plotly.graph_objects as go
+
+from ui import words
+from ui.curves import Break, Curves, Line
+
+BLUE, ORANGE = "#2f8fc9", "#d98200"  # Okabe-Ito blue and orange, at a lightness that reads on paper and on ink
+GRID = "rgba(128, 120, 108, 0.22)"
+INK = "#857d71"  # where the style sheet does not reach (exported pictures)
+TALL, LOW = 300, 190
+FEW_STEPS = 10  # so few are labelled one by one, not by fractions
+BYTES_PER_GB = 1e9
+
+
+def loss(curves: Curves, run_id: str = "") -> go.Figure:
+    """Training and evaluation loss by step."""
+    chart = _empty(
+        run_id, height=TALL, hint="Loss appears with the first logged step.", has_data=bool(curves.loss or curves.eval_loss)
+    )
+    chart.add_trace(_trace(curves.loss, "Training loss", BLUE))
+    _whole_steps(chart, curves.loss or curves.eval_loss)
+    if curves.eval_loss:
+        chart.add_trace(_trace(curves.eval_loss, "Evaluation loss", ORANGE, dash="dash", marked=True))
+    chart.update_layout(showlegend=True, legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"), margin_t=36)
+    return _with_breaks(chart, curves.breaks, ("loss", "eval_loss"))
+
+
+def learning_rate(curves: Curves, run_id: str = "") -> go.Figure:
+    """The learning rate by step."""
+    return _single(curves, "learning_rate", "Learning rate", run_id)
+
+
+def gradient_norm(curves: Curves, run_id: str = "") -> go.Figure:
+    """The length of the gradient, before clipping, by step."""
+    return _single(curves, "grad_norm", "Gradient norm", run_id)
+
+
+def speed(curves: Curves, run_id: str = "") -> go.Figure:
+    """Tokens per second by step."""
+    return _single(curves, "tokens_per_second", "Tokens per second", run_id)
+
+
+def memory(curves: Curves, run_id: str = "") -> go.Figure:
+    """Peak memory in GB by step."""
+    in_gb = tuple((step, None if value is None else value / BYTES_PER_GB) for step, value in curves.memory_peak)
+    chart = _empty(run_id, height=LOW, hint="No figures yet.", has_data=bool(in_gb))
+    chart.add_trace(_trace(in_gb, "Peak memory (GB)", BLUE))
+    _whole_steps(chart, in_gb)
+    chart.update_yaxes(rangemode="tozero")
+    return _with_breaks(chart, curves.breaks, ("memory_peak",))
+
+
+def _single(curves: Curves, line: str, name: str, run_id: str) -> go.Figure:
+    points: Line = getattr(curves, line)
+    chart = _empty(run_id, height=LOW, hint="No figures yet.", has_data=bool(points))
+    chart.add_trace(_trace(points, name, BLUE))
+    _whole_steps(chart, points)
+    return _with_breaks(chart, curves.breaks, (line,))
+
+
+def _whole_steps(chart: go.Figure, points: Line) -> None:
+    if points and points[-1][0] <= FEW_STEPS:
+        chart.update_xaxes(dtick=1)
+
+
+def _trace(points: Line, name: str, colour: str, *, dash: str = "solid", marked: bool = False) -> go.Scatter:
+    few = len(points) < 2  # a line needs two points: one alone is shown as a dot
+    return go.Scatter(
+        x=[step for step, _ in points],
+        y=[value for _, value in points],
+        name=name,
+        mode="lines+markers" if marked or few else "lines",
+        line=dict(color=colour, width=2, dash=dash),
+        marker=dict(size=7, symbol="diamond" if marked else "circle"),
+        connectgaps=False,
+        hovertemplate="%{y:.4g}",
+    )
+
+
+def _empty(run_id: str, *, height: int, hint: str, has_data: bool) -> go.Figure:
+    """Axes without lines; a hint stands where the lines will be."""
+    axis = dict(gridcolor=GRID, zeroline=False, showline=False, ticks="", automargin=True, fixedrange=False)
+    chart = go.Figure(
+        layout=dict(
+            height=height,
+            margin=dict(l=44, r=12, t=12, b=36),
+            paper_bgcolor="rgba(0,0,0,0)",
+            plot_bgcolor="rgba(0,0,0,0)",
+            font=dict(color=INK, size=12, family="system-ui, sans-serif"),
+            hovermode="x unified",
+            showlegend=False,
+            uirevision=run_id or "run",
+            xaxis=axis | dict(title=dict(text="Step", font=dict(size=12), standoff=6), showgrid=False),
+            yaxis=axis,
+        )
+    )
+    if not has_data:
+        chart.update_xaxes(range=[0, 10], showticklabels=False)
+        chart.update_yaxes(range=[0, 1], showticklabels=False, showgrid=False)
+        chart.add_annotation(text=hint, showarrow=False, x=0.5, y=0.5, xref="paper", yref="paper")
+    return chart
+
+
+def _with_breaks(chart: go.Figure, breaks: tuple[Break, ...], lines: tuple[str, ...]) -> go.Figure:
+    """Mark the first place where a value was not a number; the gap in the line alone could be overlooked."""
+    first = next((break_ for break_ in breaks if break_.line in lines), None)
+    if first is not None:
+        chart.add_vline(x=first.step, line=dict(color=INK, width=1.5, dash="dot"))
+        chart.add_annotation(
+            text=f"{words.figure(float(first.word))} at step {first.step:g}",
+            x=first.step,
+            y=1,
+            yref="paper",
+            yanchor="bottom",
+            showarrow=False,
+        )
+    return chart

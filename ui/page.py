@@ -1,0 +1,159 @@
+"""The page: the header, the five tabs, and what happens between them.
+
+build_page(estimator, answers)    the Blocks, to be mounted by app.py
+theme(), CSS_PATHS, HEAD          what `gr.mount_gradio_app` needs beside it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from engine import hardware, runs
+from engine.home import ASSETS
+from ui import form, history_tab, markup, plan_tab, run_picker, ship_tab, train_tab, try_tab, words
+from ui.border import guarded
+from ui.history_tab import HistoryTab
+from ui.plan_tab import PlanTab
+from ui.ship_tab import ShipTab
+from ui.theme import theme
+from ui.train_tab import TrainTab
+from ui.try_tab import TryTab
+
+if TYPE_CHECKING:
+    from engine.answers import Answers
+    from estimators.client import Estimator
+
+__all__ = ["CSS_PATHS", "HEAD", "TITLE", "build_page", "theme"]
+
+TITLE = "Fitting Room"
+CSS_PATHS = [ASSETS / "style.css"]
+HEAD = '<meta name="description" content="Plan, run and ship LLM fine-tunes.">'
+
+# The address says which run to show (?run=...) or whose plan to load (?again=...).
+READ_ADDRESS = """() => {
+    const words = new URLSearchParams(window.location.search);
+    return [words.get('run') || '', words.get('again') || ''];
+}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """All tabs, for the events between them."""
+
+    tabs: gr.Tabs
+    plan: PlanTab
+    train: TrainTab
+    try_: TryTab
+    ship: ShipTab
+    history: HistoryTab
+
+
+def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
+    """The whole page. `estimator` and `answers` are made once by the app and shared by all visitors."""
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        markup.block(_header(), elem_id="header")
+        with gr.Tabs(elem_id="tabs", selected="plan") as tabs:
+            with gr.Tab("Plan", id="plan"):
+                plan = plan_tab.build()
+            with gr.Tab("Train", id="train"):
+                train = train_tab.build()
+            with gr.Tab("Try", id="try") as tab:
+                try_ = try_tab.build(tab)
+            with gr.Tab("Ship", id="ship") as tab:
+                ship = ship_tab.build(tab)
+            with gr.Tab("History", id="history") as tab:
+                history = history_tab.build(tab)
+        page = Page(tabs=tabs, plan=plan, train=train, try_=try_, ship=ship, history=history)
+        plan_tab.wire(plan, estimator, blocks)
+        train_tab.wire(train)
+        try_tab.wire(try_, answers)
+        ship_tab.wire(ship)
+        history_tab.wire(history)
+        _wire_start(page)
+        _wire_next_steps(page)
+        _wire_address(page, blocks)
+    return blocks
+
+
+def _header() -> str:
+    here = hardware.this_machine()
+    return (
+        f'<div class="logo"><i aria-hidden="true"></i>{TITLE}</div>'
+        f'<span class="chip">This machine: {words.escape(here.name)}, {words.escape(words.size(here.memory))}</span>'
+    )
+
+
+def _wire_start(page: Page) -> None:
+    @guarded
+    def start(run_name: str = "", **values: Any) -> dict[Component, Any]:
+        run = plan_tab.start_run(run_name, **values)
+        # The run is drawn at once: until the picker's own event comes, the tab would show the run before it.
+        return {
+            page.tabs: gr.Tabs(selected="train"),
+            page.train.picker: run_picker.update(run_picker.every_run(), run.id),
+            **train_tab.opened(page.train, run),
+        }
+
+    page.plan.start.click(
+        start,
+        inputs_kwargs={"run_name": page.plan.run_name, **page.plan.form.controls},
+        outputs=[page.tabs, page.train.picker, *page.train.rendered],
+        trigger_mode="once",
+        concurrency_limit=1,
+        show_progress="hidden",
+        api_name="start",
+    ).success(None, page.train.picker, None, js=train_tab.REMEMBER_RUN, api_visibility="private")
+
+
+def _wire_next_steps(page: Page) -> None:
+    quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+
+    @guarded
+    def go_try(run_id: str) -> tuple[Any, Any]:
+        return gr.Tabs(selected="try"), try_tab.refresh(run_id)
+
+    @guarded
+    def go_ship(run_id: str) -> tuple[Any, Any]:
+        return gr.Tabs(selected="ship"), ship_tab.refresh(run_id)
+
+    page.train.try_it.click(go_try, page.train.picker, [page.tabs, page.try_.picker], **quiet)
+    page.train.ship_it.click(go_ship, page.train.picker, [page.tabs, page.ship.picker], **quiet)
+
+
+def _wire_address(page: Page, blocks: gr.Blocks) -> None:
+    """On load: the run of the address, else the active one; and the plan of the run that is to be started again."""
+
+    @guarded
+    def open_page(run_id: str, again: str) -> dict[Component, Any]:
+        listed = run_picker.every_run()
+        active = next((run.id for run in listed if run.is_active), None)
+        chosen = None if again else run_id or active
+        updates: dict[Component, Any] = {page.history.table: history_tab.newest()}
+        if chosen or listed:
+            updates[page.train.picker] = run_picker.update(listed, chosen)
+        if chosen:
+            updates[page.tabs] = gr.Tabs(selected="train")
+        return updates | (_plan_again(page, again) if again else {})
+
+    address = [gr.Textbox(visible=False, label="Run of the address"), gr.Textbox(visible=False, label="Plan of the address")]
+    blocks.load(
+        open_page,
+        address,
+        [page.tabs, page.train.picker, page.history.table, *page.plan.form.controls.values()],
+        js=READ_ADDRESS,
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def _plan_again(page: Page, run_id: str) -> dict[Component, Any]:
+    run = runs.get(run_id)
+    if run is None:
+        gr.Warning(train_tab.NOT_FOUND)
+        return {}
+    return form.shown(run.plan, page.plan.form)

@@ -1,0 +1,334 @@
+"""The Plan tab: the choices at the left, the fit card at the right, and the button that starts the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import gradio as gr
+from gradio.components import Component
+
+from engine import checks, data, hardware, models, runs
+from engine.methods import METHODS
+from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
+from ui import fitcard, form, markup, words
+from ui.border import guarded
+from ui.form import BASE, Form
+
+if TYPE_CHECKING:
+    from estimators.client import Estimator
+
+UPLOAD_TYPES = [".jsonl", ".json"]
+MODEL_INFO = "Search the catalogue, or enter any Hugging Face id or the text of a config.json."
+MODEL_INFO_LOCAL = "Search the catalogue, or enter any Hugging Face id, a local folder or the text of a config.json."
+DATA_INFO = "A demo set, or your own rows: upload a file of chats, prompts with completions, or texts."
+ELSEWHERE = "This GPU is not in this machine, so the run cannot start here. Take the plan to where that GPU is:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanTab:
+    """The parts of the tab that events read or write."""
+
+    form: Form
+    run_name: gr.Textbox
+    upload: gr.UploadButton
+    uploads: gr.State  # (label, path) of this page's uploads
+    model_title: gr.HTML
+    data_title: gr.HTML
+    method_title: gr.HTML
+    card: gr.HTML
+    working: gr.HTML
+    start: gr.Button
+    elsewhere: gr.HTML
+    plan_json: gr.Code
+    warming: gr.Timer
+
+    @property
+    def rendered(self) -> list[Component]:
+        """What a changed plan changes."""
+        return [
+            self.card,
+            self.working,
+            self.start,
+            self.elsewhere,
+            self.plan_json,
+            self.model_title,
+            self.data_title,
+            self.method_title,
+            self.form.controls["learning_rate"],
+        ]
+
+
+# --- layout ---------------------------------------------------------------------------------------------------------
+
+
+def build() -> PlanTab:
+    """Lay the tab out, showing the first plan."""
+    plan = form.defaults()
+    controls: dict[str, Component] = {BASE: gr.State(plan.to_json())}
+    titles: dict[str, gr.HTML] = {}
+    with gr.Row(elem_classes=["plan"]):
+        with gr.Column(elem_classes=["plan-choices"], min_width=0):
+            markup.block(
+                markup.heading(
+                    "What would you like to fine-tune?",
+                    "Choose from the top; the card is a dry run of the real training step, redone as you choose.",
+                ),
+            )
+            _model_card(plan, controls, titles)
+            upload = _data_card(plan, controls, titles)
+            _method_card(plan, controls, titles)
+            run_name = _hardware_card(plan, controls)
+            with gr.Accordion("The plan as JSON", open=False, elem_classes=["fold"]):
+                plan_json = gr.Code(
+                    plan.to_json(),
+                    language="json",
+                    label="Plan (JSON)",
+                    interactive=False,
+                    max_lines=24,
+                    elem_id="plan-json",
+                    elem_classes=["code"],
+                )
+        with gr.Column(elem_id="fit-side", elem_classes=["fit-side"], min_width=0):
+            markup.block(fitcard.fold_switch(), elem_classes=["fit-fold"])
+            card = markup.block(fitcard.waiting(), elem_id="fit-card")
+            with gr.Column(elem_classes=["fit-go"], min_width=0):
+                working = markup.block("", elem_id="fit-working")
+                start = gr.Button("Start training", variant="primary", elem_id="start-training")
+                elsewhere = markup.block("", visible=False, elem_id="elsewhere")
+    return PlanTab(
+        form=Form(controls=controls),
+        run_name=run_name,
+        upload=upload,
+        uploads=gr.State([]),
+        model_title=titles["model"],
+        data_title=titles["data"],
+        method_title=titles["method"],
+        card=card,
+        working=working,
+        start=start,
+        elsewhere=elsewhere,
+        plan_json=plan_json,
+        warming=gr.Timer(1.0),
+    )
+
+
+def _title(number: int, title: str, facts: str = "") -> gr.HTML:
+    return markup.block(markup.card_title(number, title, facts))
+
+
+def _model_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> None:
+    with gr.Column(elem_classes=["card"], min_width=0):
+        titles["model"] = _title(1, "Model", form.model_facts(plan))
+        controls["model"] = gr.Dropdown(
+            choices=form.model_choices(),
+            value=plan.model,
+            label="Model",
+            info=MODEL_INFO_LOCAL if models.local_paths_allowed() else MODEL_INFO,
+            allow_custom_value=True,
+            num_choices_shown=400,
+            elem_id="model",
+        )
+
+
+def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> gr.UploadButton:
+    with gr.Column(elem_classes=["card"], min_width=0):
+        titles["data"] = _title(2, "Data", data_facts(plan))
+        with gr.Row(elem_classes=["fields", "fields-wide"]):
+            controls["datasets"] = gr.Dropdown(
+                choices=form.data_choices(),
+                value=plan.datasets[0].path,
+                label="Training data",
+                info=DATA_INFO,
+                allow_custom_value=True,  # a loaded plan may name an upload of another day; the engine checks the words
+                elem_id="dataset",
+            )
+            controls["max_length"] = form.control("max_length", FIELDS["max_length"], plan.max_length)
+        return gr.UploadButton(
+            "Upload your own .jsonl or .json", file_types=UPLOAD_TYPES, size="sm", elem_id="upload", elem_classes=["upload"]
+        )
+
+
+def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> None:
+    names = form.option_names()
+    method = METHODS[plan.method]
+    with gr.Column(elem_classes=["card"], min_width=0):
+        titles["method"] = _title(3, "Method", "")
+        controls["method"] = gr.Radio(
+            choices=form.method_choices(),
+            value=plan.method,
+            label="How the model is changed",
+            elem_id="method",
+            elem_classes=["cards"],
+        )
+        with gr.Row(elem_classes=["fields"]):
+            _options(names, "common", method, plan, controls)
+            _generated("common", plan, controls)
+        more = gr.Accordion("More settings", open=False, elem_classes=["fold"], elem_id="more-settings")
+        with more, gr.Row(elem_classes=["fields"]):
+            _options(names, "more", method, plan, controls)
+            controls["quantization"] = form.quantization_control(plan)
+            _generated("more", plan, controls)
+
+
+def _options(names: dict[str, Any], group: str, method: Any, plan: Plan, controls: dict[str, Component]) -> None:
+    """The controls of all methods' options of a group; those of the other methods are there, but hidden."""
+    for name, option in names.items():
+        if option.knob.group == group:
+            value = plan.method_options.get(option.name, option.default)
+            controls[name] = form.control(name, option.knob, value, visible=option in method.options)
+
+
+def _generated(group: str, plan: Plan, controls: dict[str, Component]) -> None:
+    for name in form.GENERATED:
+        if FIELDS[name].group == group:
+            hint = form.recommended_rate(plan) if name == "learning_rate" else ""
+            controls[name] = form.control(name, FIELDS[name], getattr(plan, name), hint=hint)
+
+
+def _hardware_card(plan: Plan, controls: dict[str, Component]) -> gr.Textbox:
+    with gr.Column(elem_classes=["card"], min_width=0):
+        _title(4, "Hardware")
+        with gr.Row(elem_classes=["fields", "fields-wide"]):
+            controls["gpu"] = gr.Dropdown(
+                choices=form.gpu_choices(),
+                value=plan.gpu,
+                label="GPU",
+                info="Where it will run. Any GPU can be planned for; a run starts on this machine.",
+                num_choices_shown=200,
+                elem_id="gpu",
+            )
+            return gr.Textbox(
+                label="Name of the run",
+                info="For you to find it again. Empty: named after the data, the method and the model.",
+                placeholder="optional",
+                max_lines=1,
+                max_length=120,
+                elem_id="run-name",
+            )
+
+
+# --- what a plan looks like -----------------------------------------------------------------------------------------
+
+
+def data_facts(plan: Plan) -> str:
+    """The size of the data and its format; what is wrong with them is said in the fit card."""
+    scans = [data.scan(source) for source in plan.datasets]
+    if any(found.issues for found in scans):
+        return ""
+    rows, characters = sum(found.rows for found in scans), sum(found.characters for found in scans)
+    longest = max((found.longest for found in scans), default=0)
+    return (
+        f"{words.whole(rows)} rows · {words.count(characters)} characters · longest {words.whole(longest)} · {scans[0].format}"
+    )
+
+
+def estimate(plan: Plan, estimator: Estimator) -> str:
+    """The fit card of a plan, whatever comes of asking."""
+    problems = [*checks.check(plan), *(issue for source in plan.datasets for issue in data.scan(source).issues)]
+    errors = [issue for issue in problems if issue.severity == "error"]
+    if errors:
+        return fitcard.issues(dict.fromkeys(errors))
+    if not estimator.ready:
+        return fitcard.waiting("The estimator is warming up, a few seconds after the start of the app.")
+    try:
+        return fitcard.estimated(estimator.ask(plan), warnings=problems)
+    except PlanError as error:
+        return fitcard.issues(error.issues)
+
+
+def rendered(tab: PlanTab, plan: Plan) -> dict[Component, Any]:
+    """All that shows the plan, apart from the fit card."""
+    here = plan.gpu in (THIS_MACHINE, hardware.this_machine().name)
+    plan_json = plan.to_json()
+    link = markup.save_link(plan_json, "plan.json", "Download the plan (JSON)")
+    return {
+        tab.start: gr.update(visible=here),
+        tab.elsewhere: gr.update(value="" if here else markup.note(ELSEWHERE) + link, visible=not here),
+        tab.plan_json: plan_json,
+        tab.form.controls["learning_rate"]: gr.update(placeholder=form.recommended_rate(plan)),
+        tab.model_title: markup.card_title(1, "Model", form.model_facts(plan)),
+        tab.data_title: markup.card_title(2, "Data", data_facts(plan)),
+        tab.method_title: markup.card_title(3, "Method", f"When to use it: {METHODS[plan.method].use_when}"),
+    }
+
+
+# --- events ---------------------------------------------------------------------------------------------------------
+
+
+def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
+    """Estimate on every change, on load and when the estimator has warmed up; follow the method and the GPU."""
+
+    @guarded
+    def estimate_plan(**values: Any) -> Iterator[dict[Component, Any]]:
+        plan = form.read(values)
+        yield {tab.working: '<p class="working">Working it out…</p>', **rendered(tab, plan)}
+        yield {tab.card: estimate(plan, estimator), tab.working: ""}
+
+    # `always_last`: while one estimate is under way, only the newest of the further changes is kept.
+    gr.on(
+        [page.load, *(control.change for control in tab.form.inputs)],
+        estimate_plan,
+        inputs_kwargs=tab.form.controls,
+        outputs=tab.rendered,
+        trigger_mode="always_last",
+        concurrency_limit=8,
+        show_progress="hidden",
+        api_name="estimate",
+    ).failure(lambda: (fitcard.failed(), ""), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private")
+
+    @guarded
+    def estimate_when_ready(**values: Any) -> dict[Component, Any]:
+        if not estimator.ready:
+            return {tab.warming: gr.skip()}
+        return {tab.card: estimate(form.read(values), estimator), tab.warming: gr.Timer(active=False)}
+
+    tab.warming.tick(
+        estimate_when_ready,
+        inputs_kwargs=tab.form.controls,
+        outputs=[tab.card, tab.warming],
+        concurrency_limit=None,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+    _wire_choices(tab)
+    _wire_upload(tab)
+
+
+def _wire_choices(tab: PlanTab) -> None:
+    controls = tab.form.controls
+
+    quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+
+    @guarded
+    def follow_method(method: str) -> dict[Component, Any]:
+        return form.method_updates(METHODS[method], tab.form)
+
+    # `input` is a person's own choice: a loaded plan keeps the quantization and the precision that it says.
+    follows = [*(controls[name] for name in form.option_names()), controls["quantization"]]
+    controls["method"].input(follow_method, controls["method"], follows, **quiet)
+    controls["gpu"].input(guarded(form.precision_for), controls["gpu"], controls["precision"], **quiet)
+
+
+def _wire_upload(tab: PlanTab) -> None:
+    @guarded
+    def upload(file: str, uploads: list[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
+        source: DataSource = data.store_upload(Path(file))
+        uploads = [*uploads, (f"Yours: {Path(file).name}", source.path)]
+        return gr.update(choices=form.data_choices(*uploads), value=source.path), uploads
+
+    tab.upload.upload(
+        upload,
+        [tab.upload, tab.uploads],
+        [tab.form.controls["datasets"], tab.uploads],
+        concurrency_limit=2,
+        show_progress="hidden",
+        api_visibility="private",
+    )
+
+
+def start_run(run_name: str, **values: Any) -> runs.Run:
+    """Start the plan that the form shows. Raises `PlanError`."""
+    return runs.start(form.read(values), name=(run_name or "").strip())

@@ -1,0 +1,80 @@
+"""The page's words: the engine's figures, and how the page names fields, faults, models and moments.
+
+`escape` is the one way in which text of a person, a file or a model gets into HTML.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from datetime import datetime
+
+from engine.figures import UNKNOWN, count, duration, figure, money, share, size, whole
+from engine.methods import METHODS
+from engine.models import find
+from engine.plan import FIELDS, Issue, Knob, Plan, PlanError
+from estimators.estimate import Range
+
+__all__ = [
+    "UNKNOWN",
+    "between",
+    "count",
+    "duration",
+    "escape",
+    "field_label",
+    "figure",
+    "issue",
+    "method_name",
+    "model_name",
+    "moment",
+    "money",
+    "share",
+    "size",
+    "whole",
+]
+
+
+def between(range_: Range | None, say: Callable[[float | None], str]) -> str:
+    """The uncertainty of a figure: "1 h 35 min – 2 h 20 min"; nothing where both ends read the same."""
+    if range_ is None or say(range_.low) == say(range_.high):
+        return ""
+    return f"{say(range_.low)} – {say(range_.high)}"
+
+
+def moment(seconds_since_1970: float) -> str:
+    """A point in time, in the server's time zone: "22 Nov 2026, 05:04"."""
+    return datetime.fromtimestamp(seconds_since_1970).strftime("%d %b %Y, %H:%M").lstrip("0")
+
+
+def field_label(name: str) -> str:
+    """A field of the plan by the label that its control carries, so that a message can be found on the page."""
+    knob = FIELDS.get(name) or _option_knob(name)
+    return knob.label if knob else name.replace("_", " ").capitalize()
+
+
+def _option_knob(name: str) -> Knob | None:
+    return next((option.knob for method in METHODS.values() for option in method.options if option.name == name), None)
+
+
+def issue(problem: Issue) -> str:
+    """An issue as one sentence that begins with the label of its field."""
+    return f"{field_label(problem.field)}: {problem.message} {problem.fix}".strip()
+
+
+def model_name(plan: Plan) -> str:
+    """The model of a plan by its title; an old plan may name one that is no longer known."""
+    try:
+        return find(plan.model).title
+    except PlanError:
+        return str(plan.model)[:80]
+
+
+def method_name(plan: Plan) -> str:
+    """The method of a plan by its label; an old plan may name one that is no longer known."""
+    return METHODS[plan.method].label if plan.method in METHODS else str(plan.method)
+
+
+def escape(value: object) -> str:
+    """Text for an HTML page. Braces and dollars are escaped too: `gr.HTML` passes its value through templates."""
+    text = html.escape(str(value), quote=True)
+    return text.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
