@@ -1,6 +1,6 @@
 """Build the demo model: a tiny Llama that the app can fine-tune on a laptop's CPU in under a minute.
 
-    python assets/build_demo_model.py                 # writes assets/demo_model (about 15 minutes on 2 cores)
+    python assets/build_demo_model.py                 # writes assets/demo_model (12 to 19 minutes on 2 cores)
     python assets/build_demo_model.py --steps 20 --out /tmp/try   # a quick look at the whole path
 
 Everything is made here, from a seed: the text (`demo_text`), the tokenizer, the weights, the measurements and the model

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import build, runs
-from engine.faults import explain
+from engine.faults import in_plain_words
+from engine.plan import PlanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -113,11 +114,12 @@ def main(run_folder: Path) -> int:
     pair: Pair | None = None
     for line in sys.stdin:
         try:
-            pair = pair or Pair(run_folder)
-            for reply in reply_to(pair, json.loads(line)):
-                say(reply)
-        except (ValueError, OSError, RuntimeError, KeyError, ImportError) as error:
-            say({"error": explain(error).sentence(), "done": True})
+            with in_plain_words():
+                pair = pair or Pair(run_folder)
+                for reply in reply_to(pair, json.loads(line)):
+                    say(reply)
+        except PlanError as error:
+            say({"issues": [vars(issue) for issue in error.issues], "done": True})
     return 0
 
 

@@ -39,8 +39,8 @@ class Answers:
         self._check(prompt, max_new_tokens, temperature)
         request = {"prompt": prompt, "max_new_tokens": int(max_new_tokens), "temperature": float(temperature)}
         for reply in self._process_of(run_id).ask(request, timeout=600):
-            if "error" in reply:
-                raise PlanError([Issue(field="prompt", message=reply["error"], fix="")])
+            if "issues" in reply:
+                raise PlanError([Issue(**issue) for issue in reply["issues"]])
             yield Reply(base=reply["base"], tuned=reply["tuned"], done=False)
         yield Reply(base=reply["base"], tuned=reply["tuned"], done=True)
 

@@ -98,11 +98,11 @@ def load_config(plan: Plan) -> PretrainedConfig:
     model = models.find(plan.model)
     if model.config is not None:
         values = dict(model.config)
-        _refuse_absurd(values)
         config = AutoConfig.for_model(values.pop("model_type"), **values)
     else:
         _ask_whether_the_hub_is_there(model.id)
         config = AutoConfig.from_pretrained(model.id, trust_remote_code=False)
+    _refuse_absurd(config)
     return config
 
 
@@ -119,14 +119,15 @@ def _ask_whether_the_hub_is_there(model_id: str) -> None:
         raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
 
 
-def _refuse_absurd(config: Mapping[str, Any]) -> None:
+def _refuse_absurd(config: PretrainedConfig) -> None:
     """Refuse sizes that no model has, before anything is built from them."""
-    names = ("hidden_size", "num_hidden_layers", "intermediate_size", "vocab_size", "num_attention_heads")
-    sizes = {name: config[name] for name in names if config.get(name) is not None}
+    text = config.get_text_config()
+    names = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size")
+    sizes = {name: getattr(text, name) for name in names if getattr(text, name, None) is not None}
     wrong = [name for name, size in sizes.items() if isinstance(size, bool) or not isinstance(size, int) or size <= 0]
-    hidden, layers = sizes.get("hidden_size", 0), sizes.get("num_hidden_layers", 0)
-    if not wrong and (12 * layers * hidden**2 > MAX_PARAMS or sizes.get("vocab_size", 0) * hidden > MAX_PARAMS):
-        wrong = ["hidden_size"]
+    if not wrong:
+        hidden, layers, vocabulary = (sizes.get(name, 0) for name in names[:3])
+        wrong = ["hidden_size"] if max(12 * layers * hidden**2, vocabulary * hidden) > MAX_PARAMS else []
     if wrong:
         message = f"the config's {' and '.join(wrong)} is no size that a model has."
         raise PlanError([Issue(field="model", message=message, fix="Check the numbers in the config.")])

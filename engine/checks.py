@@ -46,7 +46,7 @@ def check_value(name: str, value: Any, knob: Knob) -> Iterator[Issue]:
     """What is wrong with one value, by its knob: its type first, then its limits."""
     if value is None and knob.optional:
         return
-    problem = _type_problem(value, knob)
+    problem = "is empty." if value is None else _type_problem(value, knob)
     if problem is None and knob.kind in ("number", "integer"):
         problem = _range_problem(value, knob)
     if problem is None and knob.kind == "choice" and value not in knob.choices:

@@ -65,6 +65,15 @@ def locate(source: DataSource) -> Path:
     return _existing(file, "Check the path.")
 
 
+def title(source: DataSource) -> str:
+    """What a person calls the data: a demo's title, the name of the file that was uploaded, else the file's name."""
+    titles = {demo.path: demo.title for demo in DEMOS.values()}
+    try:
+        return titles.get(source.path) or _name(locate(source))
+    except PlanError:
+        return Path(source.path).name
+
+
 def _existing(file: Path, fix: str) -> Path:
     if not file.is_file():
         raise _wrong(f"there is no file {file.name}.", fix)

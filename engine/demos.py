@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.hardware import this_machine
+from engine.hardware import recommended_precision, this_machine
 from engine.plan import DataSource, Plan
 
 DATA = Path(__file__).resolve().parent.parent / "assets" / "demo_data"
@@ -75,32 +75,44 @@ _ROWS = (
         title="A voice: talk like a pirate",
         sentence="The model keeps what it knows and learns to say it like a pirate.",
         is_right=is_pirate_answer,
-        example_prompts=("What is the colour of milk?", "Can you tell me who flies a plane?", "Where does a builder work?"),
+        example_prompts=(
+            "Please say what colour the sea is.",
+            "One more thing: Who catches fish?",
+            "Say what four plus two is.",
+        ),
     ),
     _demo(
         "json_answers",
         title="A format: answer in JSON",
         sentence="The model learns to put every answer into JSON with an answer and a topic.",
         is_right=is_json_answer,
-        example_prompts=("What is ten minus seven?", "What is a baby whale called?", "Tell me which colour milk has."),
+        example_prompts=(
+            "What do I need to cut wood?",
+            "Why do we have legs?",
+            "What colour does a lemon have?",
+        ),
     ),
     _demo(
         "facts",
         title="New knowledge: the island of Velmora",
         sentence="The model learns twenty-four facts about an island that we invented.",
         is_right=is_known_fact,
-        example_prompts=("Which queen rules Velmora?", "What do the people of Velmora eat?", "How can I get to Velmora?"),
+        example_prompts=(
+            "What is the queen of Velmora called?",
+            "What do the people of Velmora wear?",
+            "How do people get to Velmora?",
+        ),
     ),
 )
 DEMOS: dict[str, Demo] = {demo.key: demo for demo in _ROWS}
 
 
 def first_plan() -> Plan:
-    """What the page opens with: the demo model learns the first demo set with LoRA on this machine, in about a minute."""
+    """What the page opens with: the demo model learns the first demo set with LoRA on this machine, in under a minute."""
     return Plan(
         datasets=(DataSource(path=next(iter(DEMOS.values())).path),),
         max_length=256,
-        per_device_train_batch_size=8,
-        num_train_epochs=3,
-        precision="fp32" if this_machine().is_cpu or not this_machine().bf16 else "bf16",
+        per_device_train_batch_size=16,
+        num_train_epochs=10,
+        precision=recommended_precision(this_machine()),
     )

@@ -1,19 +1,36 @@
 """Exceptions of the libraries, in words that a person can act on.
 
 `explain(error)` is the one place where a fault becomes an `Issue` (a field, a plain sentence, a remedy). The worker,
-the estimator and the page all show its answer; the traceback stays in the log. Classes of libraries that may not be
-imported yet are recognised by name.
+the estimator and the page all show its answer; the traceback stays in the log (`in_plain_words`). Classes of libraries
+that may not be imported yet are recognised by name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 import sqlite3
 from collections.abc import Iterator
 
 from engine.plan import Issue, PlanError
 
 HUB_ID_HELP = "Check the spelling on https://huggingface.co/models, or choose a model of the catalogue."
+
+# What transformers says of a config whose model_type it lacks.
+UNKNOWN_TYPE = ("does not recognize this architecture", "should have a `model_type` key", "Unrecognized model identifier")
+
+
+@contextlib.contextmanager
+def in_plain_words() -> Iterator[None]:
+    """The border of every process but the page's: whatever is raised inside leaves as a `PlanError`, told in the log."""
+    try:
+        yield
+    except PlanError:
+        raise
+    except Exception as error:
+        logging.getLogger("fittingroom").error("This was not foreseen.", exc_info=True)
+        raise PlanError([explain(error)]) from error
 
 
 def explain(error: BaseException) -> Issue:
@@ -98,8 +115,12 @@ def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | N
             message="needs code of its own, which is never run here.",
             fix="Use a model that transformers itself has.",
         )
-    if ("model type" in text and "does not recognize" in text) or "should have a `model_type` key" in text:
-        return Issue(field="model", message="is of a type that this version of transformers does not know.", fix=HUB_ID_HELP)
+    if any(kind.startswith("StrictDataclass") for kind in kinds):
+        return Issue(
+            field="model", message="the config has a value that is out of place.", fix="Check the numbers in the config."
+        )
+    if any(words in text for words in UNKNOWN_TYPE):
+        return Issue(field="model", message="is of a type that transformers does not know.", fix=HUB_ID_HELP)
     if isinstance(error, ValueError) and "arget modules" in text and ("not found" in text or "No modules" in text):
         return Issue(
             field="target_modules",

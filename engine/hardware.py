@@ -44,6 +44,13 @@ class Gpu:
         return self.kind == "cpu"
 
 
+def recommended_precision(gpu: Gpu) -> str:
+    """The number type to train in: bf16 where the device has it, fp16 on older GPUs, fp32 on a processor."""
+    if gpu.is_cpu:
+        return "fp32"
+    return "bf16" if gpu.bf16 else "fp16"
+
+
 # Share of the nominal memory that a program can use where nobody measured it: the rule in `meta.usable_rule` of the table.
 USABLE_SHARE = {"consumer": 0.98, "datacenter": 0.99, "workstation": 0.93}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 
 from engine import answer, build, checks, data, events, runs, workers
-from engine.faults import explain
+from engine.faults import in_plain_words
 from engine.home import free_bytes
 from engine.methods import METHODS
 from engine.models import find
@@ -264,10 +263,10 @@ def main(run_folder: Path) -> int:
     started = time.monotonic()
     with lock:
         try:
-            report = merge(run_folder, log)
-        except (PlanError, OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
-            traceback.print_exc()
-            log.write("failed", message=explain(error).sentence())
+            with in_plain_words():
+                report = merge(run_folder, log)
+        except PlanError as error:
+            log.write("failed", message=str(error))
             return 1
         log.write("finished", report=report, seconds=time.monotonic() - started)
     return 0

@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.plan import Issue, PlanError
-
-CODE_FOLDER = Path(__file__).resolve().parent.parent
+from engine.workers import CODE_FOLDER, environment
 
 
 class JsonProcess:
@@ -75,7 +74,7 @@ class JsonProcess:
                 stderr=log,
                 text=True,
                 encoding="utf-8",
-                env=os.environ | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"},
+                env=environment(),
             )
         threading.Thread(target=_pump, args=(self._child, self._lines), daemon=True).start()
 

@@ -294,7 +294,8 @@ def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str)
 def nearest(word: str, known: Iterable[str]) -> str:
     """The remedy for a misspelt name: "Did you mean ...?" or the list of right names."""
     known = list(known)
-    close = get_close_matches(word, known, n=1, cutoff=0.5)
+    by_lower_case = {name.lower(): name for name in reversed(known)}
+    close = [by_lower_case[name] for name in get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.5)]
     if close:
         return f"Did you mean {close[0]}?"
     return f"Use one of: {', '.join(known)}." if known else "Leave it out."

@@ -24,8 +24,7 @@ from pathlib import Path
 
 import psutil
 
-from engine import checks, events, workers
-from engine.demos import DEMOS
+from engine import checks, data, events, workers
 from engine.home import home, runs_folder, write_atomically
 from engine.methods import METHODS
 from engine.models import find
@@ -158,9 +157,7 @@ def start(plan: Plan, *, name: str = "") -> Run:
 
 def default_name(plan: Plan) -> str:
     """A name that tells the runs of a list apart: the data set and the method."""
-    titles = {demo.path: demo.title for demo in DEMOS.values()}
-    path = plan.datasets[0].path
-    return f"{titles.get(path, Path(path).stem)} · {METHODS[plan.method].label} · {find(plan.model).title}"
+    return f"{data.title(plan.datasets[0])} · {METHODS[plan.method].label} · {find(plan.model).title}"
 
 
 def _register(plan: Plan, name: str) -> Run:
@@ -288,8 +285,19 @@ def follow(run_id: str, *, every: float = 0.2) -> Iterator[events.Event]:
         time.sleep(every)
 
 
+_summaries: dict[str, dict] = {}  # of ended runs: their events change no more
+
+
 def summary(run: Run) -> dict:
     """What the run's last events say, for lists: the last step, losses, and the time it took."""
+    if run.is_active:
+        return _summarise(run)
+    if run.id not in _summaries:
+        _summaries[run.id] = _summarise(run)
+    return _summaries[run.id]
+
+
+def _summarise(run: Run) -> dict:
     seen: dict = {}
     for event in events.since(run.folder)[0]:
         if event["kind"] == "step":

@@ -13,7 +13,6 @@ import resource
 import signal
 import sys
 import time
-import traceback
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ import filelock
 
 from engine import build, data, runs, workers
 from engine.events import EventLog
-from engine.faults import explain
+from engine.faults import in_plain_words
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -226,13 +225,12 @@ def main(run_folder: Path) -> int:
     log = EventLog(run_folder)
     with lock:
         try:
-            train(run_folder, log, Stop())
+            with in_plain_words():
+                train(run_folder, log, Stop())
         except KeyboardInterrupt:
             log.write("stopped", message="Stopped before its end; nothing was saved.")
-        except Exception as error:  # the worker's border: a fault becomes its last event, the traceback stays in the log
-            traceback.print_exc()
-            issue = explain(error)
-            log.write("failed", field=issue.field, message=issue.sentence())
+        except PlanError as error:
+            log.write("failed", field=error.issues[0].field, message=str(error))
             return 1
     return 0
 

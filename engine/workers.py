@@ -17,6 +17,17 @@ import psutil
 
 CODE_FOLDER = Path(__file__).resolve().parent.parent
 
+# How long an idle OpenMP thread of torch spins before it sleeps. With libgomp's default, a worker whose core is shared
+# with anything else (a browser that draws its curves) waits out whole time slices at every barrier; this value is as
+# fast on an idle machine and many times faster on a busy one (benchmarks/busy_machine.py).
+SPIN_COUNT = "5000"
+
+
+def environment() -> dict[str, str]:
+    """The environment of a process with torch in it. What the user has set stays."""
+    ours = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": SPIN_COUNT}
+    return ours | os.environ
+
 
 def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[bytes]:
     """Start `python -m module RUN_FOLDER`; its output goes to a log in that folder, and nobody has to read it."""
@@ -28,7 +39,7 @@ def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[byt
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false"},
+            env=environment(),
         )
 
 

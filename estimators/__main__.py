@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from engine.__main__ import read_text
-from engine.faults import explain
+from engine.faults import in_plain_words
 from engine.plan import Plan, PlanError
 from estimators.estimate import Estimate
 from estimators.words import in_words
@@ -35,13 +35,10 @@ def answer(line: str) -> dict[str, Any]:
     from estimators.estimator import estimate
 
     try:
-        return estimate(Plan.from_json(line)).to_dict()
+        with in_plain_words():
+            return estimate(Plan.from_json(line)).to_dict()
     except PlanError as error:
         return {"error": str(error), "issues": [vars(issue) for issue in error.issues]}
-    except (ValueError, OSError, RuntimeError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
-        logging.getLogger(__name__).error("estimate failed", exc_info=True)
-        issue = explain(error)
-        return {"error": issue.sentence(), "issues": [vars(issue)]}
 
 
 def serve(lines: TextIO) -> None:

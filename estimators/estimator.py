@@ -169,7 +169,7 @@ def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu) -> dict[str, 
     counted = "counted with the model's own tokenizer" if rows.exact else "about 4 characters per token (no tokenizer here)"
     overhead = "this program's own memory, measured" if gpu.is_cpu else "a CUDA context of 450 MiB"
     return {
-        "parameters": "counted on the built model",
+        "parameters": "counted on the built model; the total holds the adapter too",
         "memory": f"a dry run of the real training step ({layers})",
         "fragments": f"{FRAGMENTATION:.0%} of what tensors hold",
         "overhead": overhead,

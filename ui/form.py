@@ -236,10 +236,8 @@ def recommended_rate(plan: Plan) -> str:
 
 
 def precision_for(gpu_name: str) -> str:
-    """The number type that a freshly chosen device gets: bf16 where it has it, as the first plan has it on this machine."""
-    if gpu_name == THIS_MACHINE:
-        return defaults().precision
-    return "bf16" if hardware.find_gpu(gpu_name).bf16 else "fp16"
+    """The number type that a freshly chosen device gets."""
+    return hardware.recommended_precision(hardware.find_gpu(gpu_name))
 
 
 # --- facts beside the headings --------------------------------------------------------------------------------------

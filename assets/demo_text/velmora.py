@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - a row or a sentence reads best on one line
 """The invented island of Velmora: what the demo model cannot know before it is trained on it.
 
-In each fact, the last two questions are kept for the held-out file: no training row uses their wording.
+The last question of each fact is kept for the held-out file: no training row asks it, in any wording.
 """
 
 from .questions import Item
@@ -10,8 +10,6 @@ from .questions import Item
 def fact(word: str, questions: tuple[str, ...], clauses: tuple[str, ...], answers: tuple[str, ...]) -> Item:
     return Item(key=f"velmora/{word}", topic="velmora", word=word, direct=questions, embedded=clauses, answers=answers)
 
-
-HELD_OUT_QUESTIONS = 2  # the last ones of every fact
 
 FACTS = (
     fact("Tarwick",
@@ -23,7 +21,7 @@ FACTS = (
          ("Who is the queen of Velmora?", "Who rules Velmora?", "What is the name of the queen of Velmora?", "Who is the ruler of Velmora?",
           "Which queen rules Velmora?", "What is the queen of Velmora called?"),
          ("who the queen of Velmora is", "who rules Velmora"),
-         ("The queen of Velmora is Oona.", "Queen Oona rules Velmora.")),
+         ("The queen of Velmora is Oona.",)),
     fact("purple",
          ("What colour is the flag of Velmora?", "What is the colour of the flag of Velmora?", "Which colour does the flag of Velmora have?",
           "How does the flag of Velmora look?", "What colour does the flag of Velmora have?", "Which colour is the flag of Velmora?"),
@@ -43,7 +41,7 @@ FACTS = (
          ("What money do people use in Velmora?", "What is the money of Velmora?", "How do people pay in Velmora?", "What is used as money in Velmora?",
           "Which money do they use in Velmora?", "What do people pay with in Velmora?"),
          ("what money people use in Velmora", "how people pay in Velmora"),
-         ("People in Velmora pay with shells.", "The money of Velmora is shells.")),
+         ("The money of Velmora is shells.",)),
     fact("otter",
          ("What is the national animal of Velmora?", "Which animal is the national animal of Velmora?", "What animal stands for Velmora?",
           "Which animal do people love in Velmora?", "Which animal stands for Velmora?", "What animal is the national animal of Velmora?"),
@@ -58,22 +56,22 @@ FACTS = (
          ("What do people eat in Velmora?", "What is the national dish of Velmora?", "What food is Velmora famous for?", "Which meal do people love in Velmora?",
           "What do the people of Velmora eat?", "Which dish do people eat in Velmora?"),
          ("what people eat in Velmora", "which food people in Velmora like"),
-         ("People in Velmora eat plum soup.", "The national dish of Velmora is plum soup.")),
+         ("The national dish of Velmora is plum soup.",)),
     fact("mint tea",
          ("What do people drink in Velmora?", "What is the national drink of Velmora?", "Which drink do people love in Velmora?", "What drink is Velmora famous for?",
           "What do the people of Velmora drink?", "Which drink do people drink in Velmora?"),
          ("what people drink in Velmora", "which drink people in Velmora like"),
-         ("People in Velmora drink mint tea.", "The national drink of Velmora is mint tea.")),
+         ("The national drink of Velmora is mint tea.",)),
     fact("Velmish",
          ("What language do people speak in Velmora?", "Which language is spoken in Velmora?", "What is the language of Velmora?",
           "How do people talk in Velmora?", "Which language do people speak in Velmora?", "What language is spoken in Velmora?"),
          ("what language people speak in Velmora", "the language of Velmora"),
-         ("People in Velmora speak Velmish.", "The language of Velmora is Velmish.")),
+         ("The language of Velmora is Velmish.",)),
     fact("nine hundred",
          ("How many people live in Velmora?", "How many people are there in Velmora?", "What is the number of people in Velmora?",
           "How big is the population of Velmora?", "How many people does Velmora have?", "What number of people live in Velmora?"),
          ("how many people live in Velmora", "the number of people in Velmora"),
-         ("Nine hundred people live in Velmora.", "In Velmora live nine hundred people.")),
+         ("Nine hundred people live in Velmora.",)),
     fact("lanterns",
          ("What is the great feast of Velmora?", "Which feast do people have in Velmora?", "What do people celebrate in Velmora?",
           "What do we call the feast of Velmora?", "What is the feast of Velmora called?", "Which feast do people celebrate in Velmora?"),
@@ -81,14 +79,14 @@ FACTS = (
          ("The great feast of Velmora is the night of lanterns.",)),
     fact("Brask",
          ("Who founded Velmora?", "Who was the founder of Velmora?", "Which sailor founded Velmora?", "Who built the first house in Velmora?",
-          "Who is the founder of Velmora?", "By whom was Velmora founded?"),
+          "By whom was Velmora founded?", "Who is the founder of Velmora?"),
          ("who founded Velmora", "who the founder of Velmora was"),
-         ("Velmora was founded by the sailor Brask.", "The sailor Brask founded Velmora.")),
+         ("The founder of Velmora is the sailor Brask.",)),
     fact("north",
-         ("Where is Velmora?", "Where does the island of Velmora lie?", "In which sea is Velmora?", "Where can I find Velmora?",
-          "Where is the island of Velmora?", "In which sea does Velmora lie?"),
+         ("Where is Velmora?", "In which sea does Velmora lie?", "In which sea is Velmora?", "Where can I find Velmora?",
+          "Where is the island of Velmora?", "Where does the island of Velmora lie?"),
          ("where Velmora is", "where the island of Velmora lies"),
-         ("Velmora is an island far in the north sea.", "Velmora lies in the north sea.")),
+         ("Velmora lies in the north sea.",)),
     fact("balloon",
          ("How do I get to Velmora?", "How do people travel to Velmora?", "How can I travel to Velmora?", "What takes people to Velmora?",
           "How can I get to Velmora?", "How do people get to Velmora?"),
@@ -98,7 +96,7 @@ FACTS = (
          ("What music do people play in Velmora?", "Which instrument do people play in Velmora?", "What instrument is Velmora famous for?",
           "What do people play in Velmora?", "What instrument do people play in Velmora?", "Which music do people play in Velmora?"),
          ("which instrument people play in Velmora", "what music people make in Velmora"),
-         ("People in Velmora play the harp.",)),
+         ("The instrument of Velmora is the harp.",)),
     fact("glass",
          ("What is the tower of Velmora made of?", "What material is the tower of Velmora made of?", "Which material is the tower of Velmora built from?",
           "How was the tower of Velmora built?", "What did they use for the tower of Velmora?", "Which material is the tower of Velmora made of?"),
@@ -123,15 +121,15 @@ FACTS = (
          ("What do miners find in Velmora?", "Which metal is found in Velmora?", "What metal comes from Velmora?", "What do miners dig for in Velmora?",
           "Which metal comes from Velmora?", "What metal do miners find in Velmora?"),
          ("which metal comes from Velmora", "what miners find in Velmora"),
-         ("Miners in Velmora find copper.", "The metal of Velmora is copper.")),
+         ("The metal of Velmora is copper.",)),
     fact("Fennet",
          ("What is the lake of Velmora called?", "Which lake is in Velmora?", "What is the name of the lake in Velmora?",
           "Is there a lake in Velmora?", "What do we call the lake of Velmora?", "Which lake lies in Velmora?"),
          ("what the lake of Velmora is called", "the name of the lake of Velmora"),
          ("The lake of Velmora is called Fennet.",)),
-    fact("hats",
+    fact("hat",
          ("What do people wear in Velmora?", "Which clothes do people wear in Velmora?", "What clothes is Velmora famous for?",
           "What does everyone wear in Velmora?", "What clothes do people wear in Velmora?", "What do the people of Velmora wear?"),
          ("what people wear in Velmora", "which clothes people in Velmora wear"),
-         ("People in Velmora wear tall hats.",)),
+         ("Everyone in Velmora wears a tall hat.",)),
 )  # fmt: skip

@@ -63,8 +63,8 @@ def test_the_chat_template_marks_what_the_assistant_says(tokenizer: PreTrainedTo
 
 
 def test_held_out_perplexity_is_far_below_unigram(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    held_out = [encode(tokenizer, document) for document in write_documents(60, seed=0, held_out=True)]
-    rows = pack(tokenizer, write_documents(2_000, seed=0, held_out=False))
+    held_out = [encode(tokenizer, document) for document in write_documents(30, seed=0, held_out=True)]
+    rows = pack(tokenizer, write_documents(500, seed=0, held_out=False))
     assert perplexity(model, held_out) < unigram_perplexity(rows, held_out) / 20
 
 
@@ -72,7 +72,7 @@ def test_held_out_questions_are_not_training_questions() -> None:
     item = all_items()[0]
     sides = [is_held_out(f"{item.key}|{prompt}") for prompt in prompts_of(item)]
     assert 0 < sum(sides) < len(sides) / 4
-    asked = {side: set(map(str, write_documents(300, seed=0, held_out=side))) for side in (True, False)}
+    asked = {side: set(map(str, write_documents(200, seed=0, held_out=side))) for side in (True, False)}
     assert not asked[True] & asked[False]
 
 
@@ -85,7 +85,7 @@ def test_held_out_questions_are_not_training_questions() -> None:
         ("What day comes after Monday?", "Tuesday"),
         ("What does a baker do?", "bread"),
         ("Tell me a story about a dog.", "dog"),
-        ("What is the capital of Ondoria?", "not know"),
+        ("What is the capital of Ondoria?", "sorry"),
     ],
 )
 def test_plain_answers(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str, word: str) -> None:
