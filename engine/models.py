@@ -47,7 +47,8 @@ class Model:
 
 
 # Peak learning rates at which the demo model learns the demo sets: it is narrow, and needs larger steps than the
-# methods' recommended ones, which are for models of billions of parameters (`python benchmarks/demo_rates.py`).
+# methods' recommended ones, which are for models of billions of parameters (`tests/engine/test_train.py` trains with
+# each).
 DEMO_LEARNING_RATES = {"lora": 5e-3, "qlora": 5e-3, "full": 1e-3}
 
 

@@ -7,14 +7,17 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import fastapi
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
+from engine import models
 from engine.runs import Run
 from ui import server
 from ui.server import Address, StartError
@@ -145,3 +148,41 @@ def test_a_port_that_is_none_is_one_sentence(port: str) -> None:
     assert done.returncode == 2
     assert "PORT" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_space_answers_to_its_own_name_and_opens_no_paths(home: Path) -> None:
+    """With SPACE_ID set the same app listens to others, under whatever name the hub gives it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"SPACE_ID": "somebody/fitting-room", "PORT": str(port)}
+    space = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert f"127.0.0.1:{port}" in (space.stdout.readline() if space.stdout else "")
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            try:
+                answer = httpx.get(f"http://127.0.0.1:{port}/", headers={"host": "somebody-fitting-room.hf.space"}, timeout=5)
+                break
+            except httpx.HTTPError:
+                time.sleep(0.1)
+        assert answer.status_code == 200
+        config = httpx.get(f"http://127.0.0.1:{port}/config", timeout=10).json()
+        estimate = next(one for one in config["dependencies"] if one["api_name"] == "estimate")
+        assert estimate is not None
+    finally:
+        space.terminate()
+        space.wait(timeout=20)
+
+
+def test_visitors_of_a_server_open_no_paths(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import app
+
+    seen: dict[str, bool] = {}
+    monkeypatch.delenv("FITTINGROOM_LOCAL_PATHS", raising=False)
+    monkeypatch.setattr(app, "serve", lambda address, **rest: seen.update(local=models.local_paths_allowed()))
+    assert app.main(["--host", "127.0.0.1", "--port", "7861"]) == 0
+    assert seen == {"local": True}
+    assert app.main(["--host", "0.0.0.0", "--port", "7861"]) == 0
+    assert seen == {"local": False}
+    monkeypatch.delenv("FITTINGROOM_LOCAL_PATHS")
