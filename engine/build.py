@@ -83,6 +83,15 @@ def torch_dtype(plan: Plan) -> torch.dtype:
     """The number type of the plan's weights."""
     import torch
 
+    if plan.master_weights:
+        return torch.float32
+    return compute_dtype(plan)
+
+
+def compute_dtype(plan: Plan) -> torch.dtype:
+    """The number type of the plan's arithmetic."""
+    import torch
+
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.precision]
 
 
@@ -153,7 +162,7 @@ def load_base(plan: Plan, device: str) -> PreTrainedModel:
     """The pretrained model with its weights, quantised as the plan says."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(
+    model = AutoModelForCausalLM.from_pretrained(
         weights_location(plan),
         dtype=torch_dtype(plan),
         attn_implementation=attention(plan),
@@ -162,6 +171,19 @@ def load_base(plan: Plan, device: str) -> PreTrainedModel:
         use_safetensors=True,
         trust_remote_code=False,
     )
+    _keep_4bit_layout(model)
+    return model
+
+
+def _keep_4bit_layout(model: PreTrainedModel) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in place when a processor with AVX512-BF16 evaluates.
+
+    Its backward pass reads the repacked weights wrongly (seen with 0.50.2: after the first evaluation a QLoRA run on such
+    a processor learns next to nothing), so the layout that training needs is kept.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
@@ -184,7 +206,7 @@ def quantization_config(plan: Plan) -> Any:
         load_in_4bit=True,
         bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=plan.double_quantization,
-        bnb_4bit_compute_dtype=torch_dtype(plan),
+        bnb_4bit_compute_dtype=compute_dtype(plan),
     )
 
 
@@ -234,6 +256,11 @@ def sft_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch
     return -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)
 
 
+def full_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """The loss of a plain Trainer: the model's own, from all logits [batch, tokens, vocabulary] in fp32."""
+    return model(**batch, use_cache=False).loss
+
+
 # --- the trainer's settings -----------------------------------------------------------------------------------------
 
 
@@ -257,8 +284,8 @@ def training_arguments(plan: Plan, output_dir: Path, **changes: Any) -> SFTConfi
         "weight_decay": plan.weight_decay,
         "max_grad_norm": plan.max_grad_norm,
         "optim": plan.optim,
-        "bf16": plan.precision == "bf16",
-        "fp16": plan.precision == "fp16",
+        "bf16": plan.precision == "bf16" and plan.autocast,
+        "fp16": plan.precision == "fp16" and plan.autocast,
         "gradient_checkpointing": plan.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False} if plan.gradient_checkpointing else None,
         "seed": plan.seed,

@@ -37,6 +37,10 @@ def check_start(plan: Plan) -> list[Issue]:
     issues = check(plan)
     if any(issue.severity == "error" for issue in issues):
         return issues
+    if not plan.datasets:
+        issues.append(
+            Issue(field="datasets", message="is empty.", fix='Choose the rows to learn from, for instance "demo/pirate".')
+        )
     for source in plan.datasets:
         issues += data.scan(source).issues
     return issues + _check_runs_here(plan) + _check_disk(plan)
@@ -168,7 +172,15 @@ def _check_device(plan: Plan) -> list[Issue]:
 
 
 def _check_runs_here(plan: Plan) -> list[Issue]:
-    """A run starts on this machine; another GPU can only be planned for."""
+    """A run starts on this machine and with this program's trainer; what others have can only be planned for."""
+    if plan.loss != "chunked":
+        return [
+            Issue(
+                field="loss",
+                message="full is how other trainers compute it; runs of this program use the chunked loss.",
+                fix="Set it to chunked to start the run.",
+            )
+        ]
     if plan.gpu in (hardware.THIS_MACHINE, hardware.this_machine().name):
         return []
     return [

@@ -108,7 +108,7 @@ class Plan:
     objective: str = knob("sft", "Objective", "What the model is trained for.", kind="text")
     objective_options: dict = knob({}, "Objective options", "The objective's own settings.", kind="mapping", group="more")
     datasets: tuple[DataSource, ...] = knob(
-        (DataSource(path="demo/pirate"),), "Training data", "The rows to learn from.", kind="object"
+        (), "Training data", "The rows to learn from. A plan without any is priced at the longest sequence.", kind="object"
     )
     eval_fraction: float = knob(
         0.05,
@@ -200,6 +200,28 @@ class Plan:
         kind="choice",
         choices=("bf16", "fp16", "fp32"),
         group="more",
+    )
+    autocast: bool = knob(
+        True,
+        "Mixed precision",
+        "Compute in the chosen precision whatever the weights are stored in, as the Trainer does with bf16 or fp16.",
+        kind="flag",
+        group="hidden",
+    )
+    master_weights: bool = knob(
+        False,
+        "Master weights",
+        "Keep the weights in fp32 beside a half precision: twice the memory for the weights, steadier full fine-tuning.",
+        kind="flag",
+        group="hidden",
+    )
+    loss: str = knob(
+        "chunked",
+        "Loss",
+        "chunked: log-probabilities in tiles, as TRL does it. full: all logits at once, as a plain Trainer does it.",
+        kind="choice",
+        choices=("chunked", "full"),
+        group="hidden",
     )
     gradient_checkpointing: bool = knob(
         False,
@@ -305,8 +327,8 @@ def _read_sources(values: Any) -> tuple[tuple[DataSource, ...], list[Issue]]:
     """The `datasets` list as data sources, and what is wrong with it."""
     if values is None:
         return (), []
-    if not isinstance(values, (list, tuple)) or not values:
-        return (), [Issue(field="datasets", message="is empty or not a list.", fix='Write [{"path": "demo/pirate"}].')]
+    if not isinstance(values, (list, tuple)):
+        return (), [Issue(field="datasets", message="is not a list.", fix='Write [{"path": "demo/pirate"}].')]
     sources, issues = [], []
     for number, value in enumerate(values):
         if isinstance(value, DataSource):

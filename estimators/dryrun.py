@@ -249,11 +249,13 @@ def _record(plan: Plan, config: PretrainedConfig, shape: Shape, *, on_gpu: bool)
     recorder = Recorder()
     _adopt_weights(model, recorder)
     _watch_layers(model, recorder)
-    build.add_sft_loss(model)
+    loss_of = build.full_loss if plan.loss == "full" else build.sft_loss
+    if plan.loss == "chunked":
+        build.add_sft_loss(model)
     with mode, _gpu_kernels(recorder, on_gpu), recorder:
         recorder.enter("forward")
         with _autocast(plan):
-            loss = build.sft_loss(model, make_batch(shape))
+            loss = loss_of(model, make_batch(shape))
         loss.backward()
         recorder.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
     return recorder.close(), model
@@ -268,9 +270,9 @@ def make_batch(shape: Shape) -> dict[str, torch.Tensor]:
 
 def _autocast(plan: Plan) -> Any:
     """Mixed precision as the Trainer turns it on for bf16 and fp16."""
-    if plan.precision == "fp32":
+    if plan.precision == "fp32" or not plan.autocast:
         return contextlib.nullcontext()
-    return torch.autocast("cpu", dtype=build.torch_dtype(plan))
+    return torch.autocast("cpu", dtype=build.compute_dtype(plan))
 
 
 def _watch_layers(model: torch.nn.Module, recorder: Recorder) -> None:

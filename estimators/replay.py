@@ -7,9 +7,10 @@ phase with its parts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+from estimators import allocator
 from estimators.splice import Depth, full_order, full_refs
 from estimators.trace import Alloc, Ref, Segment, Work
 
@@ -85,3 +86,33 @@ def peak_of_evaluation(step: Step) -> int:
         elif segment.place.phase in ("forward", "loss"):
             extra = max(extra, sum(event.size for event in segment.events if isinstance(event, Alloc)))
     return weights + extra
+
+
+def held(step: Step) -> list[int]:
+    """The sizes of what is there before the step begins and after it: weights, buffers, optimizer states."""
+    return [
+        event.size
+        for place, segment in full_order(step.segments, step.depth)
+        if place.phase == "start"
+        for event in segment.events
+        if isinstance(event, Alloc)
+    ]
+
+
+def allocations(step: Step) -> Iterator[tuple[Ref, int]]:
+    """What the step itself allocates (storage, bytes) and frees (storage, -1), in order, at full depth."""
+    for place, segment in full_order(step.segments, step.depth):
+        if place.phase == "start":
+            continue
+        index = 0
+        for event in segment.events:
+            if isinstance(event, Alloc):
+                yield Ref(place, index), event.size
+                index += 1
+            else:
+                yield from ((ref, -1) for ref in full_refs(place, segment, event, step.depth) if ref.place.phase != "start")
+
+
+def reserved(steps: Sequence[Step]) -> int:
+    """The most that the caching allocator reserves while these steps, of one model, run one after the other in bytes."""
+    return allocator.most_reserved((allocations(step) for step in steps), held(steps[0]))

@@ -19,10 +19,14 @@ TEMPLATE_TOKENS = 8  # that a chat template adds to a turn (ChatML adds 5 to 8)
 
 @dataclass(frozen=True, kw_only=True)
 class Lengths:
-    """Tokens of each row of one epoch as the trainer reads them, cut at `max_length`."""
+    """Tokens of each row of one epoch as the trainer reads them, cut at `max_length`.
+
+    Without data there is one row of the full length: the worst case, and nothing is known of the run's duration.
+    """
 
     train: tuple[int, ...]
     exact: bool
+    known: bool = True
 
     @property
     def tokens(self) -> int:
@@ -35,6 +39,8 @@ class Lengths:
 
 def lengths(plan: Plan) -> Lengths:
     """The token counts of the plan's training rows. Raises `PlanError` if the rows cannot be read."""
+    if not plan.datasets:
+        return Lengths(train=(plan.max_length,), exact=False, known=False)
     key = (data.fingerprint(plan.datasets), str(plan.model), plan.eval_fraction, plan.seed)
     if key not in _known:
         _known[key] = _counts(plan)

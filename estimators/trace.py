@@ -145,7 +145,7 @@ class Recorder(TorchDispatchMode):
         inputs = [leaf for leaf in _tensors((args, kwargs))]
         for output in outputs:
             self._see(output)
-        if not func.is_view and func.overloadpacket not in _NO_WORK:
+        if not func.is_view and func.namespace != "prim" and func.overloadpacket not in _NO_WORK:
             self._here.works[_work(func, args, kwargs, result, inputs, outputs)] += 1
         return result
 
@@ -166,6 +166,7 @@ _NO_WORK = frozenset(
         torch.ops.aten.new_empty,
         torch.ops.aten._unsafe_view,
         torch.ops.aten.lift_fresh,
+        torch.ops.aten._local_scalar_dense,
     }
 )
 

@@ -13,9 +13,11 @@ from gradio.components import Component
 from engine import checks, data, hardware, models, runs
 from engine.methods import METHODS
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
-from ui import fitcard, form, markup, words
+from ui import fitcard, fix_rows, form, markup, survey_table, words
 from ui.border import guarded
+from ui.fix_rows import FixRows
 from ui.form import BASE, Form
+from ui.survey_table import Survey
 
 if TYPE_CHECKING:
     from estimators.client import Estimator
@@ -44,6 +46,9 @@ class PlanTab:
     elsewhere: gr.HTML
     plan_json: gr.Code
     warming: gr.Timer
+    fixes: FixRows
+    gpu_survey: Survey
+    method_survey: Survey
 
     @property
     def rendered(self) -> list[Component]:
@@ -79,8 +84,8 @@ def build() -> PlanTab:
             )
             _model_card(plan, controls, titles)
             upload = _data_card(plan, controls, titles)
-            _method_card(plan, controls, titles)
-            run_name = _hardware_card(plan, controls)
+            method_survey = _method_card(plan, controls, titles)
+            run_name, gpu_survey = _hardware_card(plan, controls)
             with gr.Accordion("The plan as JSON", open=False, elem_classes=["fold"]):
                 plan_json = gr.Code(
                     plan.to_json(),
@@ -94,6 +99,7 @@ def build() -> PlanTab:
         with gr.Column(elem_id="fit-side", elem_classes=["fit-side"], min_width=0):
             markup.block(fitcard.fold_switch(), elem_classes=["fit-fold"])
             card = markup.block(fitcard.waiting(), elem_id="fit-card")
+            fixes = fix_rows.build()
             with gr.Column(elem_classes=["fit-go"], min_width=0):
                 working = markup.block("", elem_id="fit-working")
                 start = gr.Button("Start training", variant="primary", elem_id="start-training")
@@ -112,6 +118,9 @@ def build() -> PlanTab:
         elsewhere=elsewhere,
         plan_json=plan_json,
         warming=gr.Timer(1.0),
+        fixes=fixes,
+        gpu_survey=gpu_survey,
+        method_survey=method_survey,
     )
 
 
@@ -151,7 +160,7 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
         )
 
 
-def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> None:
+def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> Survey:
     names = form.option_names()
     method = METHODS[plan.method]
     with gr.Column(elem_classes=["card"], min_width=0):
@@ -171,6 +180,7 @@ def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, g
             _options(names, "more", method, plan, controls)
             controls["quantization"] = form.quantization_control(plan)
             _generated("more", plan, controls)
+        return survey_table.methods()
 
 
 def _options(names: dict[str, Any], group: str, method: Any, plan: Plan, controls: dict[str, Component]) -> None:
@@ -188,7 +198,7 @@ def _generated(group: str, plan: Plan, controls: dict[str, Component]) -> None:
             controls[name] = form.control(name, FIELDS[name], getattr(plan, name), hint=hint)
 
 
-def _hardware_card(plan: Plan, controls: dict[str, Component]) -> gr.Textbox:
+def _hardware_card(plan: Plan, controls: dict[str, Component]) -> tuple[gr.Textbox, Survey]:
     with gr.Column(elem_classes=["card"], min_width=0):
         _title(4, "Hardware")
         with gr.Row(elem_classes=["fields", "fields-wide"]):
@@ -200,7 +210,7 @@ def _hardware_card(plan: Plan, controls: dict[str, Component]) -> gr.Textbox:
                 num_choices_shown=200,
                 elem_id="gpu",
             )
-            return gr.Textbox(
+            run_name = gr.Textbox(
                 label="Name of the run",
                 info="For you to find it again. Empty: named after the data, the method and the model.",
                 placeholder="optional",
@@ -208,6 +218,7 @@ def _hardware_card(plan: Plan, controls: dict[str, Component]) -> gr.Textbox:
                 max_length=120,
                 elem_id="run-name",
             )
+        return run_name, survey_table.gpus()
 
 
 # --- what a plan looks like -----------------------------------------------------------------------------------------
@@ -268,7 +279,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         yield {tab.card: estimate(plan, estimator), tab.working: ""}
 
     # `always_last`: while one estimate is under way, only the newest of the further changes is kept.
-    gr.on(
+    estimated = gr.on(
         [page.load, *(control.change for control in tab.form.inputs)],
         estimate_plan,
         inputs_kwargs=tab.form.controls,
@@ -277,7 +288,10 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         concurrency_limit=8,
         show_progress="hidden",
         api_name="estimate",
-    ).failure(lambda: (fitcard.failed(), ""), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private")
+    )
+    estimated.failure(
+        lambda: (fitcard.failed(), ""), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private"
+    )
 
     @guarded
     def estimate_when_ready(**values: Any) -> dict[Component, Any]:
@@ -285,7 +299,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
             return {tab.warming: gr.skip()}
         return {tab.card: estimate(form.read(values), estimator), tab.warming: gr.Timer(active=False)}
 
-    tab.warming.tick(
+    warmed_up = tab.warming.tick(
         estimate_when_ready,
         inputs_kwargs=tab.form.controls,
         outputs=[tab.card, tab.warming],
@@ -293,6 +307,8 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
+    fix_rows.wire(tab.fixes, tab.form, estimator, [estimated, warmed_up])
+    survey_table.wire(tab.gpu_survey, tab.method_survey, tab.form, estimator)
     _wire_choices(tab)
     _wire_upload(tab)
 

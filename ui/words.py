@@ -18,16 +18,22 @@ from estimators.estimate import Range
 __all__ = [
     "UNKNOWN",
     "between",
+    "change_of_time",
     "count",
+    "dollars",
     "duration",
     "escape",
     "field_label",
     "figure",
+    "gigabytes",
+    "hours",
     "issue",
     "method_name",
     "model_name",
     "moment",
     "money",
+    "percent",
+    "saving",
     "share",
     "size",
     "whole",
@@ -39,6 +45,39 @@ def between(range_: Range | None, say: Callable[[float | None], str]) -> str:
     if range_ is None or say(range_.low) == say(range_.high):
         return ""
     return f"{say(range_.low)} – {say(range_.high)}"
+
+
+def saving(size_saved: int) -> str:
+    """Memory that a change frees: "−3.9 GB"; nothing where it frees none."""
+    return f"−{size(size_saved)}" if size_saved > 0 else ""
+
+
+def change_of_time(factor: float | None) -> str:
+    """How much longer or shorter a run takes: "+28 % time"; nothing where it is not known."""
+    if factor is None:
+        return ""
+    percent = round(100 * (factor - 1))
+    return "same time" if percent == 0 else f"{'+' if percent > 0 else '−'}{abs(percent)} % time"
+
+
+def gigabytes(number: int | None) -> float | None:
+    """Bytes as a sortable figure in GB."""
+    return None if number is None else round(number / 1e9, 1)
+
+
+def hours(seconds: float | None) -> float | None:
+    """A duration as a sortable figure in hours, to three figures."""
+    return None if seconds is None else float(f"{seconds / 3600:.3g}")
+
+
+def dollars(cost: float | None) -> float | None:
+    """Money as a sortable figure in US dollars."""
+    return None if cost is None else round(cost, 2)
+
+
+def percent(part: int | None, of: int | None) -> float | None:
+    """A share as a sortable figure in per cent, to two figures."""
+    return None if part is None or not of else float(f"{100 * part / of:.2g}")
 
 
 def moment(seconds_since_1970: float) -> str:

@@ -32,6 +32,10 @@ def rates_of_right_answers(run: Run, demo: Demo) -> tuple[float, float]:
     return right["base"] / len(rows), right["tuned"] / len(rows)
 
 
+def held_out_prompts(demo: Demo) -> list[str]:
+    return [json.loads(line)["messages"][0]["content"] for line in demo.held_out_file.read_text().splitlines()]
+
+
 def answer_of(model: object, pair: Pair, prompt: str) -> str:
     return list(stream(model, pair.tokenizer, prompt, {"max_new_tokens": 64}))[-1]  # type: ignore[arg-type]
 
@@ -57,11 +61,11 @@ def test_the_default_run_teaches_the_demo_set(key: str) -> None:
 @pytest.mark.parametrize("method", ["full", "qlora"])
 def test_the_other_methods_teach_the_format_too(method: str) -> None:
     demo = DEMOS["json_answers"]
-    run = run_to_its_end(first_plan().with_(method=method, datasets=(DataSource(path=demo.path),)))
+    run = run_to_its_end(first_plan().with_(method=method, datasets=(DataSource(path=demo.path),), max_steps=60))
     assert run.state == "finished", log_of(run)
-    base, tuned = rates_of_right_answers(run, demo)
-    assert base < 0.1
-    assert tuned > 0.9
+    pair = Pair(run.folder)
+    answers = [answer_of(pair.tuned, pair, prompt) for prompt in held_out_prompts(demo)[:20]]
+    assert sum(set(json.loads(answer)) == {"answer", "topic"} for answer in answers if answer.endswith("}")) > 18
 
 
 @pytest.mark.trains

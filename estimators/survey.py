@@ -1,0 +1,131 @@
+"""One plan on every GPU, and every method on one GPU: the same estimate, asked once per row.
+
+A dry run does not depend on the GPU but for its number type, so all GPUs together take two or three of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from engine import hardware
+from engine.faults import in_plain_words
+from engine.methods import METHODS
+from engine.plan import THIS_MACHINE, Plan, PlanError
+from estimators.estimate import Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class GpuRow:
+    """The plan on one GPU. Figures are None where there is no estimate (`note` says why) or no published figure."""
+
+    name: str
+    gpu: str  # the plan's word for it
+    precision: str  # the number type that the row was estimated with
+    capacity: int
+    memory: int | None
+    fits: str | None
+    seconds: float | None
+    cost: float | None
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    """One method on the plan's GPU. Figures are None where the method does not go with the plan (`note` says why)."""
+
+    key: str
+    label: str
+    trainable_params: int | None
+    total_params: int | None
+    memory: int | None
+    fits: str | None
+    seconds: float | None
+    note: str = ""
+
+
+def gpu_survey(plan: Plan) -> list[GpuRow]:
+    """The plan on this machine and on every GPU of the table, in the table's order."""
+    return gpu_rows(plan, (THIS_MACHINE, *hardware.gpus()))
+
+
+def gpu_rows(plan: Plan, names: Iterable[str]) -> list[GpuRow]:
+    """The plan on some GPUs, on each in the number type that it would be planned with there."""
+    known: dict[tuple[str, bool], tuple[Estimate | None, str]] = {}
+    return [_gpu_row(plan, name, known) for name in names]
+
+
+def _gpu_row(plan: Plan, name: str, known: dict[tuple[str, bool], tuple[Estimate | None, str]]) -> GpuRow:
+    """One row. `known` has the first answer for each number type, from which the others differ by the GPU alone."""
+    from estimators.estimator import on_another_gpu
+
+    gpu = hardware.find_gpu(name)
+    precision = precision_on(plan, gpu)
+    here = plan.with_(gpu=name, precision=precision)
+    kind = (precision, gpu.is_cpu)
+    if kind not in known:
+        known[kind] = _asked(here)
+    first, problem = known[kind]
+    found = on_another_gpu(here, first) if first else None
+    adapted = f"in {precision} instead of {plan.precision}" if precision != plan.precision else ""
+    return GpuRow(
+        name=gpu.name,
+        gpu=name,
+        precision=precision,
+        capacity=gpu.memory,
+        memory=found.memory.total if found else None,
+        fits=found.fits if found else None,
+        seconds=_seconds(found),
+        cost=found.cost.likely if found and found.cost else None,
+        note=problem or adapted,
+    )
+
+
+def precision_on(plan: Plan, gpu: hardware.Gpu) -> str:
+    """The plan's number type; the recommended one where the card lacks it, or where the plan follows the recommendation."""
+    recommended = hardware.recommended_precision(gpu)
+    follows = plan.precision == hardware.recommended_precision(hardware.find_gpu(plan.gpu))
+    lacks = (plan.precision == "bf16" and not gpu.bf16) or (plan.precision == "fp16" and gpu.is_cpu)
+    return recommended if follows or lacks else plan.precision
+
+
+def method_survey(plan: Plan) -> list[MethodRow]:
+    """Every method on the plan's GPU."""
+    return [method_row(plan, key) for key in METHODS]
+
+
+def method_row(plan: Plan, key: str) -> MethodRow:
+    """The plan with another method and that method's own defaults; with the plan's own method, the plan as it is."""
+    found, problem = _asked(with_method(plan, key))
+    return MethodRow(
+        key=key,
+        label=METHODS[key].label,
+        trainable_params=found.trainable_params if found else None,
+        total_params=found.total_params if found else None,
+        memory=found.memory.total if found else None,
+        fits=found.fits if found else None,
+        seconds=_seconds(found),
+        note=problem,
+    )
+
+
+def with_method(plan: Plan, key: str) -> Plan:
+    """The plan that `method_row` estimates."""
+    if key == plan.method:
+        return plan
+    return plan.with_(method=key, method_options={}, quantization=METHODS[key].quantization, learning_rate=None)
+
+
+def _asked(plan: Plan) -> tuple[Estimate | None, str]:
+    """(the estimate, ""), or (None, why there is none)."""
+    from estimators.estimator import estimate  # brings torch: the page reads this module without it
+
+    try:
+        with in_plain_words():
+            return estimate(plan), ""
+    except PlanError as error:
+        return None, error.issues[0].sentence() if error.issues else str(error)
+
+
+def _seconds(found: Estimate | None) -> float | None:
+    return found.total_seconds.likely if found and found.total_seconds else None

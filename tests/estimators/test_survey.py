@@ -1,0 +1,61 @@
+"""Surveys: every row is what a single estimate of that plan says."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine import hardware
+from engine.demos import first_plan
+from engine.methods import METHODS
+from engine.plan import THIS_MACHINE, Plan
+from estimators import survey
+from estimators.estimator import estimate
+from estimators.survey import GpuRow
+
+PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, GpuRow]:
+    return {row.gpu: row for row in survey.gpu_survey(PLAN)}
+
+
+def test_every_gpu_has_a_row(rows: dict[str, GpuRow]) -> None:
+    assert list(rows) == [THIS_MACHINE, *hardware.gpus()]
+
+
+@pytest.mark.parametrize("name", ["RTX 4090", "T4", "H100 SXM 80GB", THIS_MACHINE])
+def test_a_row_is_a_single_estimate(rows: dict[str, GpuRow], name: str) -> None:
+    row = rows[name]
+    found = estimate(PLAN.with_(gpu=name, precision=row.precision))
+    assert row.capacity == found.memory.capacity
+    assert row.memory == pytest.approx(found.memory.total, rel=0.02), "a processor's own memory is measured anew"
+    assert row.fits == found.fits
+    assert row.seconds == pytest.approx(found.total_seconds.likely)
+    assert row.cost == (pytest.approx(found.cost.likely) if found.cost else None)
+
+
+def test_a_card_without_bf16_gets_another_number_type_and_says_so(rows: dict[str, GpuRow]) -> None:
+    assert rows["T4"].precision == "fp16"
+    assert rows["T4"].note == "in fp16 instead of bf16"
+    assert rows["RTX 4090"].note == ""
+
+
+def test_a_chosen_number_type_stays() -> None:
+    chosen = PLAN.with_(precision="fp32")
+    assert survey.precision_on(chosen, hardware.find_gpu("T4")) == "fp32"
+    assert survey.precision_on(PLAN, hardware.find_gpu("T4")) == "fp16"
+
+
+@pytest.mark.parametrize("key", METHODS)
+def test_every_method_has_a_row_that_is_a_single_estimate(key: str) -> None:
+    row = survey.method_row(PLAN, key)
+    found = estimate(survey.with_method(PLAN, key))
+    assert (row.memory, row.fits, row.trainable_params) == (found.memory.total, found.fits, found.trainable_params)
+
+
+def test_a_refused_combination_says_why() -> None:
+    plan: Plan = PLAN.with_(method="lora", method_options={"target_modules": ["no_such_layer"]})
+    row = survey.method_row(plan, "lora")
+    assert (row.memory, row.fits) == (None, None)
+    assert row.note.startswith("target_modules:")
