@@ -147,6 +147,8 @@ class Recorder(TorchDispatchMode):
             self._see(output)
         if not func.is_view and func.namespace != "prim" and func.overloadpacket not in _NO_WORK:
             self._here.works[_work(func, args, kwargs, result, inputs, outputs)] += 1
+            if str(func.overloadpacket) == FUSED_4BIT:
+                self._here.works[_unpacking(args)] += 1
         return result
 
 
@@ -171,11 +173,31 @@ _NO_WORK = frozenset(
 )
 
 
-def _work(func: Any, args: tuple, kwargs: dict, result: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Work:
+# bitsandbytes' product with a 4-bit weight is one operation: beyond a few tokens it unpacks the weight into the number
+# type of the input first and multiplies then (bitsandbytes 0.50, `gemm_4bit`), so it is counted as those two.
+FUSED_4BIT = "bitsandbytes.gemm_4bit"
+
+
+def _unpacking(args: tuple) -> Work:
+    """Reading a packed weight [out, in] and writing it unpacked."""
+    inputs, packed, (out_features, in_features), *_ = args
+    unpacked = out_features * in_features * inputs.element_size()
+    return Work("other", "int8", 0, packed.numel() + unpacked)
+
+
+def _flops(func: Any, args: tuple, kwargs: dict, result: Any) -> int | None:
+    """Floating point operations of a matrix product, convolution or attention; None of anything else."""
+    if str(func.overloadpacket) == FUSED_4BIT:
+        return 2 * args[0].numel() * args[2][0]
     counted = flop_registry.get(func.overloadpacket)
-    flops = int(counted(*args, **kwargs, out_val=result)) if counted is not None else 0
+    return int(counted(*args, **kwargs, out_val=result)) if counted is not None else None
+
+
+def _work(func: Any, args: tuple, kwargs: dict, result: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Work:
+    flops = _flops(func, args, kwargs, result)
     moved = sum(tensor.numel() * tensor.element_size() for tensor in [*inputs, *outputs])
-    largest = max([*inputs, *outputs], key=lambda tensor: tensor.numel(), default=None)
+    floating = [tensor for tensor in (*inputs, *outputs) if tensor.is_floating_point()]
+    largest = max(floating or inputs or outputs, key=lambda tensor: tensor.numel(), default=None)
     dtype = _DTYPES.get(largest.dtype, "fp32") if largest is not None else "fp32"
-    kind = "other" if counted is None else "attention" if "attention" in func.overloadpacket.__name__ else "matmul"
-    return Work(kind, dtype, flops, moved)
+    kind = "other" if flops is None else "attention" if "attention" in func.overloadpacket.__name__ else "matmul"
+    return Work(kind, dtype, flops or 0, moved)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine import build, models
+from engine import build, hardware, models
 from engine.methods import METHODS
 from engine.plan import Plan
-from estimators import replay
+from estimators import clock, replay
 from estimators.dryrun import Shape, dry_run, make_batch
 from estimators.trace import Recorder
 
@@ -110,6 +110,19 @@ def test_checkpointing_trades_activations_for_time() -> None:
     assert replay.peak(checkpointed.step).parts["activations"] < 0.3 * replay.peak(plain.step).parts["activations"]
     flops = [sum(work.flops * count for work, count in replay.works(run.step).items()) for run in (plain, checkpointed)]
     assert 1.2 < flops[1] / flops[0] < 1.5
+
+
+def test_4_bit_weights_cost_time_and_no_arithmetic() -> None:
+    """The products are the same as LoRA's; unpacking the weights comes on top (estimation: a fixed part per step)."""
+    rates = clock.rates(hardware.gpus()["RTX 4090"])
+    assert rates is not None
+    flops, seconds = {}, {}
+    for method in ("lora", "qlora"):
+        works = replay.works(dry_run(Plan(model="Qwen/Qwen3-8B", method=method), Shape(batch=1, length=512)).step)
+        flops[method] = sum(work.flops * count for work, count in works.items())
+        seconds[method] = clock.step_seconds(works, rates)
+    assert flops["qlora"] == pytest.approx(flops["lora"], rel=0.02)
+    assert 1.02 < seconds["qlora"] / seconds["lora"] < 2
 
 
 def test_the_parts_add_up_to_the_peak() -> None:
