@@ -36,7 +36,6 @@ def _port(words: str) -> int:
 def serve(address: Address, *, open_browser: bool) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
     import gradio
-    import uvicorn
 
     from engine import runs
     from engine.answers import Answers
@@ -71,7 +70,7 @@ def serve(address: Address, *, open_browser: bool) -> None:
     if open_browser:
         threading.Timer(1.0, webbrowser.open, args=(address.url,)).start()
     try:
-        uvicorn.run(app, host=address.host, port=address.port, log_level="warning", timeout_graceful_shutdown=3)
+        server.answer(app, address)
     finally:
         stop.set()
         estimator.close()

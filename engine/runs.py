@@ -271,17 +271,25 @@ def _kill_after(run: Run, grace: float) -> None:
 # --- waiting (the command line) -------------------------------------------------------------------------------------
 
 
-def follow(run_id: str, *, every: float = 0.2) -> Iterator[events.Event]:
-    """Each event of a run as it comes, until the run has ended."""
-    cursor = 0
+def follow(run_id: str, *, every: float = 0.25, look: float = 2.0) -> Iterator[events.Event]:
+    """Each event of a run as it comes, until the run has ended.
+
+    The event file is read every `every` seconds; whether the worker still lives is asked every `look` seconds, and as soon
+    as an event says that it ends: a watcher that asks more often takes time from the training on a small machine.
+    """
+    run = get(run_id)
+    assert run is not None, run_id
+    cursor, looked, ending = 0, time.monotonic(), False
     while True:
-        run = get(run_id)
-        assert run is not None, run_id
-        active = settle(run).is_active
         fresh, cursor = events.since(run.folder, cursor)
         yield from fresh
-        if not active:
-            return
+        ending = ending or any(event["kind"] in events.ENDINGS for event in fresh)
+        if ending or time.monotonic() - looked >= look:
+            looked = time.monotonic()
+            run = settle(get(run_id) or run)
+            if not run.is_active:
+                yield from events.since(run.folder, cursor)[0]
+                return
         time.sleep(every)
 
 

@@ -6,15 +6,19 @@ Gradio is mounted in an application of our own, so that our guard stands before 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from urllib.parse import urlsplit
 
 import fastapi
 import filelock
+import uvicorn
 from fastapi import HTTPException
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.requests import HTTPConnection
@@ -27,6 +31,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY_BYTES = 2 * 2**20  # of anything that is not an upload; Gradio alone sets no limit
 MAX_UPLOAD_BYTES = 200 * 2**20
 PORTS_TRIED = 100
+GRACE_SECONDS = 1  # for answers that are under way when the server is told to end
 # Switches of Gradio's that open the file system or the code to visitors.
 REFUSED_VARIABLES = ("GRADIO_ALLOWED_PATHS", "GRADIO_VIBE_MODE", "GRADIO_SHARE", "GRADIO_MCP_SERVER")
 
@@ -229,3 +234,23 @@ def make_app(address: Address) -> fastapi.FastAPI:
         return JSONResponse({"events": fresh, "cursor": cursor, "state": run.state})
 
     return app
+
+
+# --- serving --------------------------------------------------------------------------------------------------------
+
+
+class Server(uvicorn.Server):
+    """uvicorn, which leaves quietly: for each page that is still open it would print a traceback."""
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        super().handle_exit(sig, frame)
+
+
+def answer(app: fastapi.FastAPI, address: Address) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; streams that are open then are cut after a second."""
+    settings = uvicorn.Config(
+        app, host=address.host, port=address.port, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS
+    )
+    with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has closed everything
+        Server(settings).run()
