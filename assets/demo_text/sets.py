@@ -16,7 +16,7 @@ from .velmora import FACTS
 Row = dict[str, object]
 
 ITEMS_PER_TOPIC, WORDINGS_PER_ITEM, HELD_OUT_PER_TOPIC = 8, 5, 5  # 400 training and 50 held-out rows
-WORDINGS_PER_FACT = 17
+WORDINGS_PER_FACT = 20
 # Where the same question would fit two topics ("What colour is a frog?"), the set leaves it out.
 TOPICS = ("animals", "colours", "food", "tools", "places", "jobs", "numbers", "family", "days", "body")
 UNCLEAR = re.compile(r"^(animal|food)/.*/colour$|/(can|cannot)$")
