@@ -24,6 +24,7 @@ def read_options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default=os.environ.get("HOST") or ("0.0.0.0" if on_a_space else "127.0.0.1"))
     parser.add_argument("--port", type=_port, default=os.environ.get("PORT") or "7860")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
+    parser.add_argument("--mcp", action="store_true", help="serve the planner's read-only questions as MCP tools as well")
     return parser.parse_args(arguments)
 
 
@@ -33,7 +34,7 @@ def _port(words: str) -> int:
     return int(words)
 
 
-def serve(address: Address, *, open_browser: bool) -> None:
+def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
     import gradio
 
@@ -49,6 +50,8 @@ def serve(address: Address, *, open_browser: bool) -> None:
     threading.Thread(target=runs.keep_settling, args=(stop,), daemon=True).start()
 
     app = server.make_app(address)
+    if mcp:
+        server.mount_tools(app, estimator, address)
     gradio.mount_gradio_app(
         app,
         build_page(estimator, answers),
@@ -83,6 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         server.refuse_open_switches()
+        if options.mcp:
+            server.require_mcp()
         address = server.choose_address(options.host, options.port)
         lock = server.claim_home(address)
     except StartError as error:
@@ -93,7 +98,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not address.is_loopback:
         os.environ["FITTINGROOM_LOCAL_PATHS"] = "0"
     with lock:
-        serve(address, open_browser=options.open)
+        serve(address, open_browser=options.open, mcp=options.mcp)
     return 0
 
 

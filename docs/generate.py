@@ -6,18 +6,20 @@ A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; `
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from engine.demos import DEMOS
-from engine.methods import METHODS
+from engine.methods import LEFT_OUT, METHODS, Method
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "plan.md")
+FILES = (ROOT / "README.md", ROOT / "docs" / "plan.md", ROOT / "docs" / "methods.md")
+METHOD_RESULTS = ROOT / "assets" / "method_results.json"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -27,16 +29,58 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def methods() -> str:
+    """The families of methods, each with its rows by name."""
+    groups: dict[str, list[str]] = {}
+    for row in METHODS.values():
+        groups.setdefault(row.group, []).append(f"[{row.label}]({row.paper})")
+    return table(("Family", "Methods"), [(group, ", ".join(names)) for group, names in groups.items()])
+
+
+def all_methods() -> str:
+    """Every method, family by family: what it is, when to take it, what it costs."""
+    parts: list[str] = []
+    for group in dict.fromkeys(row.group for row in METHODS.values()):
+        rows = [_method_cells(row) for row in METHODS.values() if row.group == group]
+        head = ("Method", "What it does", "When", "When not", "Trained", "Merged", "Bits", "Learning rate")
+        parts.append(f"### {group}\n\n{table(head, rows)}")
+    return "\n\n".join(parts)
+
+
+def _method_cells(row: Method) -> tuple[str, ...]:
+    merged = "is the model" if row.whole_model else "yes" if row.mergeable else f"no: {row.inference}"
+    return (
+        f"[{row.label}]({row.paper}) (`{row.key}`)",
+        row.sentence,
+        row.use_when[0].upper() + row.use_when[1:],
+        row.avoid_when,
+        row.share,
+        merged,
+        ", ".join(f"`{kind}`" for kind in row.quantizations),
+        f"{row.learning_rate:g} ({row.learning_rate_source})",
+    )
+
+
+def left_out() -> str:
+    """PEFT's methods without a row, and why."""
+    return table(("PEFT's method", "Why it has no row"), [(f"`{key}`", f"{why}.") for key, why in LEFT_OUT.items()])
+
+
+def method_results() -> str:
+    """The demo set learned by many methods, as `benchmarks/methods.py` measured it; the best first."""
+    if not METHOD_RESULTS.is_file():
+        return "Not measured yet: run `python benchmarks/methods.py`."
+    found = sorted(json.loads(METHOD_RESULTS.read_text(encoding="utf-8")), key=lambda row: -row["success"])
     rows = [
         (
-            f"[{row.label}]({row.paper}) (`{row.key}`)",
-            row.sentence,
-            row.use_when[0].upper() + row.use_when[1:],
-            f"{row.learning_rate:g}",
+            METHODS[row["method"]].label,
+            f"{row['success']:.0%}",
+            f"{row['trainable_params']:,}",
+            f"{row['seconds']:.0f} s",
+            f"{row['bytes'] / 1e6:.2f} MB",
         )
-        for row in METHODS.values()
+        for row in found
     ]
-    return table(("Method", "What it does", "When to use it", "Learning rate"), rows)
+    return table(("Method", "Held-out success", "Trained parameters", "Time", "Size of the result"), rows)
 
 
 def objectives() -> str:
@@ -76,6 +120,9 @@ def files() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     "methods": methods,
+    "all_methods": all_methods,
+    "left_out": left_out,
+    "method_results": method_results,
     "objectives": objectives,
     "demos": demos,
     "fields": fields,

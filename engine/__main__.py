@@ -1,18 +1,21 @@
-"""A whole run without the browser: `python -m engine run PLAN.json [--merge]`
+"""A whole run without the browser: `python -m engine run PLAN.json [--merge]`, or a chain of them: `... run CHAIN.json`
 
-The run is an ordinary one: it appears in the page's history, and Ctrl-C stops it after the step under way.
+The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops one after the step under way.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import sys
 import time
 from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import merge, runs
+from engine import chains, forgetting, merge, runs
+from engine.chains import Chain
 from engine.plan import Plan, PlanError
 from engine.runs import Run
 
@@ -20,6 +23,14 @@ from engine.runs import Run
 def run_plan(plan: Plan) -> Run:
     """Start the plan and draw its progress until it ends."""
     run = runs.start(plan)
+    watch(run)
+    ended = runs.get(run.id)
+    assert ended is not None
+    return ended
+
+
+def watch(run: Run) -> None:
+    """Draw the progress of a run until it ends."""
     print(f"{run.name}\n{run.folder}", file=sys.stderr)
     with tqdm(unit="step", desc="Starting", file=sys.stderr) as bar:
         try:
@@ -28,9 +39,21 @@ def run_plan(plan: Plan) -> Run:
             bar.set_description("Stopping")
             runs.stop(run.id)
             _draw(run.id, bar)
-    ended = runs.get(run.id)
-    assert ended is not None
-    return ended
+
+
+def run_chain(chain: Chain) -> Path:
+    """Run all stages, print what they measured and forgot, and return the last stage's model."""
+    results, report = chains.run_chain(chain, watch)
+    for result in results:
+        figure = chains.last_figure(result.run)
+        if figure is not None:
+            print(f"{result.run.name}: {figure[0]} {figure[1]:.3g} -> {figure[2]:.3g}", file=sys.stderr)
+    for row in report:
+        losses = (f"{name} {loss:.3f}" for name, loss in row.items() if name != "when")
+        print(f"{row['when']}: {', '.join(losses)}", file=sys.stderr)
+    for warning in forgetting.warnings(report, chain.limit):
+        print(f"warning: {warning}", file=sys.stderr)
+    return results[-1].model
 
 
 def _draw(run_id: str, bar: tqdm) -> None:
@@ -62,12 +85,16 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line. One plain sentence per problem on stderr; 0 if the run finished, 1 if not, 2 for a bad plan."""
     parser = argparse.ArgumentParser(prog="python -m engine", description="Run a fine-tune without the browser.")
     commands = parser.add_subparsers(dest="command", required=True)
-    run_command = commands.add_parser("run", help="train a plan, from its JSON file to its result")
+    run_command = commands.add_parser("run", help="train a plan or a chain of them, from its JSON file to its result")
     run_command.add_argument("plan", type=Path, metavar="PLAN.json")
     run_command.add_argument("--merge", action="store_true", help="merge the adapter afterwards and prove the merge")
     options = parser.parse_args(arguments)
     try:
-        ended = run_plan(Plan.from_json(read_text(options.plan)))
+        text = read_text(options.plan)
+        if is_chain(text):
+            print(run_chain(chains.from_json(text)))
+            return 0
+        ended = run_plan(Plan.from_json(text))
         if ended.state != "finished":
             print(f"{ended.state}: {ended.reason}", file=sys.stderr)
             return 1
@@ -81,6 +108,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def is_chain(text: str) -> bool:
+    """Whether a file holds a chain; what cannot be read is told by the plan's own reader."""
+    with contextlib.suppress(json.JSONDecodeError, RecursionError):
+        return chains.is_chain(json.loads(text))
+    return False
 
 
 def read_text(path: Path) -> str:

@@ -1,8 +1,9 @@
 """Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.answer RUN_FOLDER`
 
 Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, and writes growing answers as lines
-{"base", "tuned", "done"}. Both models get the same prompt through the chat template. With an adapter one model serves
-both (the adapter is switched off for the base); after full fine-tuning there are two.
+{"base", "tuned", "done"}. Both models get the same prompt, through the chat template where there is one; models that do
+not chat say their verdict of it (`engine/verdicts.py`). With an adapter one model serves both (the adapter is switched
+off for the base); after full fine-tuning there are two.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import build, runs
+from engine import attach, build, runs
 from engine.faults import in_plain_words
+from engine.objectives import task_of
 from engine.plan import PlanError
+from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,28 +33,29 @@ class Pair:
     def __init__(self, run_folder: Path):
         plan = runs.plan_of(run_folder)
         device = build.device_here()
-        self.tokenizer: PreTrainedTokenizerBase = build.load_tokenizer(plan)
+        self.task = task_of(plan)
+        self.tokenizer: PreTrainedTokenizerBase = build.load_processor(plan)
         self.base: PreTrainedModel = build.load_base(plan, device).eval()
         self.has_adapter = (run_folder / "adapter").is_dir()
-        self.tuned = self._with_adapter(run_folder) if self.has_adapter else load_whole(run_folder / "model", device)
+        self.tuned = self._with_adapter(run_folder) if self.has_adapter else load_whole(run_folder / "model", device, self.task)
 
     def _with_adapter(self, run_folder: Path) -> PreTrainedModel:
-        from peft import PeftModel
-
-        return PeftModel.from_pretrained(self.base, run_folder / "adapter", use_safetensors=True).eval()
+        return attach.load(self.base, run_folder / "adapter").eval()
 
     def as_base(self) -> AbstractContextManager[Any]:
         """Within it, `tuned` answers as the base does (when there is an adapter)."""
         return self.tuned.disable_adapter() if self.has_adapter else contextlib.nullcontext()
 
 
-def load_whole(folder: Path, device: str) -> PreTrainedModel:
+def load_whole(folder: Path, device: str, task: Task = TASKS["causal-lm"]) -> PreTrainedModel:
     """A whole model from a folder that this program wrote."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    return AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", device_map={"": device}, use_safetensors=True, trust_remote_code=False
-    ).eval()
+    return (
+        getattr(transformers, task.auto_class)
+        .from_pretrained(folder, dtype="auto", device_map={"": device}, use_safetensors=True, trust_remote_code=False)
+        .eval()
+    )
 
 
 def render(tokenizer: PreTrainedTokenizerBase, prompt: str) -> dict[str, Any]:
@@ -96,6 +100,9 @@ def stream(
 def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Growing answers of the base, then of the tuned model."""
     prompt = str(request["prompt"])
+    if not pair.task.generates:
+        yield from verdicts_of(pair, prompt)
+        return
     base = tuned = ""
     with pair.as_base():
         for base in stream(pair.tuned if pair.has_adapter else pair.base, pair.tokenizer, prompt, request):
@@ -103,6 +110,16 @@ def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     for tuned in stream(pair.tuned, pair.tokenizer, prompt, request):
         yield {"base": base, "tuned": tuned, "done": False}
     yield {"base": base, "tuned": tuned, "done": True}
+
+
+def verdicts_of(pair: Pair, prompt: str) -> Iterator[dict[str, Any]]:
+    """What base and tuned model say of the prompt, where neither of them chats."""
+    from engine import verdicts
+
+    with pair.as_base():
+        base = verdicts.of(pair.task, pair.tuned if pair.has_adapter else pair.base, pair.tokenizer, prompt)
+    yield {"base": base, "tuned": "", "done": False}
+    yield {"base": base, "tuned": verdicts.of(pair.task, pair.tuned, pair.tokenizer, prompt), "done": True}
 
 
 def say(reply: Mapping[str, Any]) -> None:

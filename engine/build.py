@@ -6,19 +6,21 @@ quantised layers and the same adapter are made without memory, for the estimator
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import checks, models
-from engine.methods import METHODS, option_values
+from engine import checks, data, models, optimizers
+from engine.methods import METHODS, option_values, unfit
+from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-    from trl import SFTConfig
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
+STEPS_UNKNOWN = 1000  # any number does: it shapes AdaLoRA's schedule, and such a plan is only priced
 HUB_SECONDS = 5.0  # to answer at all
 MAX_PARAMS = 2e12  # the largest published models have 1e12 parameters; a config beyond twice that is a mistake
 
@@ -49,6 +51,7 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
         _quantize_shapes(base, plan)
     base.config.use_cache = False  # training never reads the cache
     base.requires_grad_(False)
+    _refuse_unfit(plan, base)
     model = METHODS[plan.method].apply(base, _options(plan))
     if checks.quantization(plan) != "none":
         _adapters_to_bf16(model)
@@ -58,13 +61,33 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
     return model
 
 
+def _refuse_unfit(plan: Plan, base: torch.nn.Module) -> None:
+    """What `checks` says of models that it knows, said of all."""
+    method = METHODS[plan.method]
+    why = unfit(method, base.config.model_type, task_of(plan))
+    if method.untied and task_of(plan).key == "causal-lm" and base.config.get_text_config().tie_word_embeddings:
+        why = "trains token vectors, and this model's output layer is made of the same ones, which the loss cannot tell apart."
+    if why:
+        raise PlanError([Issue(field="method", message=f"{method.label} {why}", fix="Use LoRA, or another model.")])
+
+
 def _options(plan: Plan) -> dict[str, Any]:
-    """The method's options as PEFT takes them: one name is a list of one, except for the word all-linear."""
+    """The method's options, and what follows from the plan where they leave it open."""
     options = option_values(plan)
-    targets = options.get("target_modules")
-    if isinstance(targets, str) and targets != "all-linear":
-        options["target_modules"] = [name.strip() for name in targets.split(",") if name.strip()]
+    if "total_step" in options and not options["total_step"]:
+        options["total_step"] = planned_steps(plan)
+    if options.get("prompt_tuning_init") == "TEXT" and not options.get("tokenizer_name_or_path"):
+        options["tokenizer_name_or_path"] = str(models.find(plan.model).folder or models.find(plan.model).id)
     return options
+
+
+def planned_steps(plan: Plan) -> int:
+    """About how many optimizer steps the run takes: exact without packing; `STEPS_UNKNOWN` for a plan without data."""
+    if plan.max_steps > 0:
+        return plan.max_steps
+    rows = sum(data.scan(source).rows for source in plan.datasets) * (1 - plan.eval_fraction)
+    per_epoch = math.ceil(math.ceil(rows / plan.per_device_train_batch_size) / plan.gradient_accumulation_steps)
+    return math.ceil(per_epoch * plan.num_train_epochs) or STEPS_UNKNOWN
 
 
 def _adapters_to_bf16(model: torch.nn.Module) -> None:
@@ -112,7 +135,44 @@ def load_config(plan: Plan) -> PretrainedConfig:
         _ask_whether_the_hub_is_there(model.id)
         config = AutoConfig.from_pretrained(model.id, trust_remote_code=False)
     _refuse_absurd(config)
+    _set_labels(config, plan)
     return config
+
+
+def _set_labels(config: PretrainedConfig, plan: Plan) -> None:
+    """Tell the config what the new head tells apart: the classes of the plan's data, or one number."""
+    task = task_of(plan)
+    if task.labels == "none":
+        return
+    names = labels_of(plan)
+    config.id2label, config.label2id = dict(enumerate(names)), {name: number for number, name in enumerate(names)}
+    if task.auto_class == "AutoModelForSequenceClassification":
+        config.problem_type = "regression" if task.labels == "one" else "single_label_classification"
+    if getattr(config, "pad_token_id", None) is None:  # a decoder finds the last word of a row by it
+        config.pad_token_id = getattr(config, "eos_token_id", None)
+
+
+def labels_of(plan: Plan) -> tuple[str, ...]:
+    """The names of the classes or tags in the plan's data, in order; two of them where a plan has no data yet."""
+    task = task_of(plan)
+    if task.labels == "one":
+        return ("score",)
+    if not plan.datasets:
+        return ("0", "1")
+    key = (task.labels, data.fingerprint(plan.datasets))
+    if key not in _labels:
+        _labels[key] = _read_labels(plan)
+    return _labels[key]
+
+
+_labels: dict[tuple[str, str], tuple[str, ...]] = {}  # by what is told apart and the fingerprint of the data
+
+
+def _read_labels(plan: Plan) -> tuple[str, ...]:
+    rows = data.load(plan.datasets)
+    of_words = task_of(plan).labels == "tags"
+    found = {str(tag) for row in rows for tag in row["tags"]} if of_words else {str(row["label"]) for row in rows}
+    return tuple(sorted(found, key=lambda name: (len(name), name) if name.isdigit() else (0, name)))
 
 
 def _ask_whether_the_hub_is_there(model_id: str) -> None:
@@ -160,10 +220,14 @@ def weights_location(plan: Plan) -> str:
 
 def load_base(plan: Plan, device: str) -> PreTrainedModel:
     """The pretrained model with its weights, quantised as the plan says."""
-    from transformers import AutoModelForCausalLM
+    import transformers
 
-    model = AutoModelForCausalLM.from_pretrained(
+    task = task_of(plan)
+    transformers.set_seed(plan.seed)  # weights that the files lack are drawn alike by the worker, Try and the merge
+    model = getattr(transformers, task.auto_class).from_pretrained(
         weights_location(plan),
+        config=load_config(plan) if task.labels != "none" else None,
+        ignore_mismatched_sizes=task.labels != "none",  # a head for other labels is made anew
         dtype=torch_dtype(plan),
         attn_implementation=attention(plan),
         quantization_config=quantization_config(plan),
@@ -193,6 +257,19 @@ def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(weights_location(plan), trust_remote_code=False)
 
 
+def load_processor(plan: Plan) -> Any:
+    """What prepares the inputs of the plan's task: the tokenizer, the image processor, or both in one.
+
+    Image processors are those that work on PIL images: they need no torchvision.
+    """
+    import transformers
+
+    task = task_of(plan)
+    if not task.reads_images:
+        return load_tokenizer(plan)
+    return getattr(transformers, task.processor).from_pretrained(weights_location(plan), backend="pil", trust_remote_code=False)
+
+
 def quantization_config(plan: Plan) -> Any:
     """bitsandbytes' settings for the plan, or None."""
     from transformers import BitsAndBytesConfig
@@ -213,10 +290,10 @@ def quantization_config(plan: Plan) -> Any:
 def build_bare(plan: Plan, config: PretrainedConfig) -> PreTrainedModel:
     """The base model on "meta", before quantisation and method: right shapes and number types, no numbers."""
     import torch
-    from transformers import AutoModelForCausalLM
+    import transformers
 
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(
+        return getattr(transformers, task_of(plan).auto_class).from_config(
             config, dtype=torch_dtype(plan), attn_implementation=attention(plan), trust_remote_code=False
         )
 
@@ -233,6 +310,7 @@ def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = settings.load_in_4bit, settings.load_in_8bit
     model.is_quantized = True
     model.requires_grad_(False)
+    _keep_4bit_layout(model)
 
 
 # --- the loss -------------------------------------------------------------------------------------------------------
@@ -264,15 +342,22 @@ def full_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
 # --- the trainer's settings -----------------------------------------------------------------------------------------
 
 
-def training_arguments(plan: Plan, output_dir: Path, **changes: Any) -> SFTConfig:
-    """The plan as TRL's SFTConfig: the worker trains with it, the estimator takes the optimizer from it."""
-    from trl import SFTConfig
+def training_arguments(
+    plan: Plan, output_dir: Path, config_class: type[TrainingArguments] | None = None, **changes: Any
+) -> TrainingArguments:
+    """The plan as the config of its trainer: the worker trains with it, the estimator takes the optimizer from it.
+
+    Args:
+        plan: a checked plan.
+        output_dir: where the trainer may write.
+        config_class: TrainingArguments itself, or the config of one of TRL's trainers.
+        changes: settings of that class that the plan's own fields do not say.
+    """
+    from transformers import TrainingArguments
 
     on_cpu = device_here() == "cpu"
     settings: dict[str, Any] = {
         "output_dir": str(output_dir),
-        "max_length": plan.max_length,
-        "packing": plan.packing,
         "per_device_train_batch_size": plan.per_device_train_batch_size,
         "per_device_eval_batch_size": plan.per_device_train_batch_size,  # TRL's 8 could need more than the training does
         "gradient_accumulation_steps": plan.gradient_accumulation_steps,
@@ -284,6 +369,7 @@ def training_arguments(plan: Plan, output_dir: Path, **changes: Any) -> SFTConfi
         "weight_decay": plan.weight_decay,
         "max_grad_norm": plan.max_grad_norm,
         "optim": plan.optim,
+        **optimizers.arguments(plan),
         "bf16": plan.precision == "bf16" and plan.autocast,
         "fp16": plan.precision == "fp16" and plan.autocast,
         "gradient_checkpointing": plan.gradient_checkpointing,
@@ -298,11 +384,17 @@ def training_arguments(plan: Plan, output_dir: Path, **changes: Any) -> SFTConfi
         "disable_tqdm": True,
         "prediction_loss_only": True,
     }
-    return SFTConfig(**settings | changes)
+    return (config_class or TrainingArguments)(**settings | changes)
+
+
+def make_optimizer(plan: Plan, model: torch.nn.Module) -> torch.optim.Optimizer | None:
+    """The optimizer of a method that has one of its own (LoRA+, LoRA-FA, AdaLoRA); None: the Trainer makes the plan's."""
+    return optimizers.make(plan, model, learning_rate(plan))
 
 
 def learning_rate(plan: Plan) -> float:
-    """The peak learning rate: the plan's, else what was measured for this model, else the method's recommended one."""
+    """The peak learning rate: the plan's, else the objective's share of what was measured or recommended for the method."""
     if plan.learning_rate is not None:
         return plan.learning_rate
-    return models.find(plan.model).learning_rates.get(plan.method, METHODS[plan.method].learning_rate)
+    rate = models.find(plan.model).learning_rates.get(plan.method, METHODS[plan.method].learning_rate)
+    return rate * OBJECTIVES[plan.objective].rate_scale

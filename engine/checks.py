@@ -7,14 +7,16 @@ in the same words (`engine/build.py`).
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, hardware, models
+from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, parallel, rewards
+from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
-from engine.methods import METHODS, Method
-from engine.objectives import OBJECTIVES
+from engine.methods import EITHER_OR, KEEPS_A_PAST, METHODS, Method, option_values, unfit
+from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
 
 
@@ -29,7 +31,10 @@ def check(plan: Plan) -> list[Issue]:
     issues += _found(hardware.find_gpu, plan.gpu)
     for source in plan.datasets:
         issues += _found(data.locate, source)
-    return issues or _check_device(plan)
+    if issues:
+        return issues
+    issues = [*_check_fit(plan), *_check_sizes(plan), *_check_device(plan), *parallel.check(plan, quantization(plan))]
+    return issues + _own_gpu_warnings()
 
 
 def check_start(plan: Plan) -> list[Issue]:
@@ -42,7 +47,8 @@ def check_start(plan: Plan) -> list[Issue]:
             Issue(field="datasets", message="is empty.", fix='Choose the rows to learn from, for instance "demo/pirate".')
         )
     for source in plan.datasets:
-        issues += data.scan(source).issues
+        issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
+    issues += lengths.check_shapes(plan) or lengths.check(plan)
     return issues + _check_runs_here(plan) + _check_disk(plan)
 
 
@@ -110,10 +116,56 @@ def _check_method(plan: Plan) -> list[Issue]:
     if plan.method not in METHODS:
         return [Issue(field="method", message=f"{plan.method!r} is not a method.", fix=nearest(str(plan.method), METHODS))]
     method = METHODS[plan.method]
-    return _check_options(plan.method_options, method) + _check_quantization(plan, method)
+    issues = _check_options(plan.method_options, method) + _check_quantization(plan, method)
+    return issues or _check_meaning(plan, method)
 
 
-def _check_options(options: Mapping[str, Any], method: Method) -> list[Issue]:
+# LoRA's start values that are worked out from a pass over the data, which no run here makes before it trains.
+STARTS_FROM_DATA = ("eva", "corda", "lora_ga")
+
+
+def _check_meaning(plan: Plan, method: Method) -> list[Issue]:
+    """What the method's options say together, each of them being sound by itself."""
+    given, values = plan.method_options, option_values(plan)
+    issues = [
+        Issue(field=name, message=f"and {other} say the same in two ways.", fix=f"Give one of them and set {other} to 0.")
+        for name, other in list(EITHER_OR.items())[:1]
+        if given.get(name) and given.get(other)
+    ]
+    if values.get("init_lora_weights") in STARTS_FROM_DATA:
+        message = f"{values['init_lora_weights']} needs a pass over the data before the training, which is not made here."
+        issues.append(Issue(field="init_lora_weights", message=message, fix="Use true, pissa or olora."))
+    if str(values.get("init_lora_weights")).startswith(MOVES_WEIGHTS):
+        for name in ("use_dora", "rank_pattern", "alpha_pattern"):
+            if values.get(name):
+                message = f"does not go with a start from {values['init_lora_weights']}: the result could not be saved as LoRA."
+                issues.append(Issue(field=name, message=message, fix="Leave it out, or set init_lora_weights to true."))
+    if "token_indices" in values and not values["token_indices"]:
+        fix = "Write the ids of the tokens, for instance [5, 17]."
+        issues.append(Issue(field="token_indices", message="is empty, so there is nothing to train.", fix=fix))
+    if values.get("prompt_tuning_init") == "TEXT" and not values.get("prompt_tuning_init_text"):
+        message = "is empty, and the prompt is to start from a text."
+        issues.append(Issue(field="prompt_tuning_init_text", message=message, fix="Write one, or start from RANDOM."))
+    if "num_virtual_tokens" in values and plan.packing:
+        message = "would put several rows behind one prompt, and only the first of them would read it as its own."
+        issues.append(Issue(field="packing", message=message, fix="Turn it off."))
+    if method.key in KEEPS_A_PAST and plan.gradient_checkpointing:
+        message = f"does not go with {method.label}: layers that are computed again would not find its vectors."
+        issues.append(Issue(field="gradient_checkpointing", message=message, fix="Turn it off."))
+    return issues + optimizers.check(plan)
+
+
+def _check_fit(plan: Plan) -> list[Issue]:
+    """Whether the method goes with the kind of model; a model that is not read yet is looked at when it is built."""
+    config = models.find(plan.model).config
+    model_type = str(config.get("model_type", "")) if config else ""
+    method = METHODS[plan.method]
+    why = unfit(method, model_type, objectives.task_of(plan))
+    fix = "Use norm tuning (ln_tuning)." if "Norm tuning" in why else "Use LoRA, or another model."
+    return [Issue(field="method", message=f"{method.label} {why}", fix=fix)] if why else []
+
+
+def _check_options(options: Mapping[str, Any], method: Method | Objective) -> list[Issue]:
     known = {option.name: option.knob for option in method.options}
     return unknown_keys(options, known, where=f"{method.label} options") + [
         issue for name, value in options.items() if name in known for issue in check_value(name, value, known[name])
@@ -126,10 +178,14 @@ def _check_quantization(plan: Plan, method: Method) -> list[Issue]:
     return [
         Issue(
             field="quantization",
-            message=f"{plan.quantization} does not go with {method.label}: quantised weights cannot be trained.",
+            message=f"{plan.quantization} does not go with {method.label}: {_why_not_quantized(method)}.",
             fix=f"Use {' or '.join(method.quantizations)}, or the method QLoRA.",
         )
     ]
+
+
+def _why_not_quantized(method: Method) -> str:
+    return "quantised weights cannot be trained" if method.whole_model else "its layers read the weights, unpacked"
 
 
 def quantization(plan: Plan) -> str:
@@ -141,7 +197,83 @@ def _check_objective(plan: Plan) -> list[Issue]:
     if plan.objective not in OBJECTIVES:
         fix = nearest(str(plan.objective), OBJECTIVES)
         return [Issue(field="objective", message=f"{plan.objective!r} is not an objective.", fix=fix)]
-    return unknown_keys(plan.objective_options, (), where="objective")
+    objective = OBJECTIVES[plan.objective]
+    issues = _check_options(plan.objective_options, objective)
+    return issues or [
+        *_check_kind(plan),
+        *_check_reference(plan),
+        *_check_loss(plan),
+        *_check_other_models(plan),
+        *_check_groups(plan),
+        *_check_rewards(plan),
+    ]
+
+
+def _check_kind(plan: Plan) -> list[Issue]:
+    """A model of the catalogue must be of a kind that the objective can train. What others are, only loading them tells."""
+    model = models.catalogue().get(plan.model) if isinstance(plan.model, str) else None
+    task = objectives.task_of(plan)
+    # The language part of a vision-language model can be trained on text alone.
+    reads_too = task.key == "causal-lm" and model is not None and model.task == "image-text-to-text"
+    if model is None or reads_too or model in models.trainable_models(task.key):
+        return []
+    message = f"{model.title} is no model for {OBJECTIVES[plan.objective].label}."
+    return [Issue(field="model", message=message, fix=f"Choose one for this: {models.trainable_models(task.key)[0].id}.")]
+
+
+def _check_reference(plan: Plan) -> list[Issue]:
+    """TRL keeps a copy of the adapter as the reference, and AdaLoRA has room for one adapter (peft 0.21)."""
+    options = objectives.option_values(plan)
+    asks = plan.objective in ("dpo", "kto") or (plan.objective in ("grpo", "rloo", "rlhf") and options["beta"])
+    if plan.method != "adalora" or not asks:
+        return []
+    message = f"AdaLoRA cannot keep the reference that {OBJECTIVES[plan.objective].label} compares with."
+    return [Issue(field="method", message=message, fix="Use LoRA.")]
+
+
+def _check_loss(plan: Plan) -> list[Issue]:
+    """What a preference loss needs on top of its own limits (TRL 1.16 refuses the same)."""
+    options = objectives.option_values(plan)
+    if options.get("loss_type") == "exo_pair" and not options["label_smoothing"]:
+        fix = "Set it above 0; the paper uses 0.001."
+        return [Issue(field="label_smoothing", message="is 0, and the loss exo_pair needs some.", fix=fix)]
+    if plan.objective == "kto" and options["loss_type"] == "kto" and plan.per_device_train_batch_size < 2:
+        message = "KTO compares each answer with the others of its batch, and a batch of 1 has none."
+        return [Issue(field="per_device_train_batch_size", message=message, fix="Use at least 2.")]
+    return []
+
+
+def _check_other_models(plan: Plan) -> list[Issue]:
+    """The teacher or the reward model that the objective asks for must be named, and be a model."""
+    options = objectives.option_values(plan)
+    issues = []
+    for name in ("teacher", "reward_model"):
+        if name in options and not options[name]:
+            fix = "Name a model: its id, or the folder that a run left behind."
+            issues.append(Issue(field=name, message="is empty, and the objective cannot do without it.", fix=fix))
+        elif name in options:
+            issues += [dataclasses.replace(issue, field=name) for issue in _found(models.find, options[name])]
+    return issues
+
+
+def _check_groups(plan: Plan) -> list[Issue]:
+    """The answers to one prompt are compared with each other, so that a batch must hold whole groups of them."""
+    group = objectives.option_values(plan).get("num_generations")
+    batch = plan.per_device_train_batch_size * plan.gradient_accumulation_steps
+    if group is None or batch % group == 0:
+        return []
+    message = f"{group} answers per prompt do not divide the {batch} answers of a step (batch size times accumulation)."
+    return [
+        Issue(field="num_generations", message=message, fix=f"Use a batch size of {-(-batch // group) * group}, for instance.")
+    ]
+
+
+def _check_rewards(plan: Plan) -> list[Issue]:
+    """The rewards are those of the table, or files that the server's owner lets run."""
+    options = objectives.option_values(plan)
+    if "reward_funcs" not in options:
+        return []
+    return [issue for name in rewards.names_of(options["reward_funcs"]) for issue in rewards.check_name(name)]
 
 
 def _found(look: Callable[[Any], Any], words: Any) -> list[Issue]:
@@ -151,6 +283,24 @@ def _found(look: Callable[[Any], Any], words: Any) -> list[Issue]:
     except PlanError as error:
         return list(error.issues)
     return []
+
+
+def _check_sizes(plan: Plan) -> list[Issue]:
+    """What the model's own sizes rule out: a rank above its matrices, 4 or 8 bits where nothing can be quantised."""
+    config, method, issues = models.find(plan.model).config, METHODS[plan.method], []
+    width, rank = model_sizes.width(config), plan.method_options.get("r")
+    of_lora = any(option.name == "lora_alpha" for option in method.options)
+    if of_lora and width is not None and isinstance(rank, int) and rank > width:
+        message = (
+            f"{rank} is above the width of the model's matrices, {width}: the adapter would be larger than what it adapts."
+        )
+        issues.append(Issue(field="r", message=message, fix=f"Use at most {width}; 8 to 64 is usual."))
+    kind = quantization(plan)
+    if kind != "none" and config and config.get("model_type") in model_sizes.WITHOUT_LINEAR_LAYERS:
+        message = f"{kind} stores linear layers in fewer bits, and {config['model_type']} has none but its head."
+        fix = "Use the quantization none, with a method that needs none."
+        issues.append(Issue(field="quantization", message=message, fix=fix))
+    return issues
 
 
 def _check_device(plan: Plan) -> list[Issue]:
@@ -171,8 +321,21 @@ def _check_device(plan: Plan) -> list[Issue]:
     return []
 
 
+def _own_gpu_warnings() -> list[Issue]:
+    """What is wrong with the user's own table of GPUs: its good rows can be used all the same."""
+    return [dataclasses.replace(issue, severity="warning") for issue in hardware.own_gpus()[1]]
+
+
 def _check_runs_here(plan: Plan) -> list[Issue]:
     """A run starts on this machine and with this program's trainer; what others have can only be planned for."""
+    if parallel.world(plan) > 1 or plan.offload != "none":
+        return [
+            Issue(
+                field="sharding",
+                message="runs of this program use one GPU and its own memory; several of them can only be planned for.",
+                fix="Set it to none, with 1 GPU and no offload, to start the run here.",
+            )
+        ]
     if plan.loss != "chunked":
         return [
             Issue(

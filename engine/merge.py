@@ -10,18 +10,19 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, build, checks, data, events, runs, workers
+from engine import answer, attach, build, checks, data, events, runs, workers
 from engine.faults import in_plain_words
 from engine.home import free_bytes
 from engine.methods import METHODS
 from engine.models import find
+from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run
 
@@ -58,6 +59,9 @@ def start(run_id: str) -> None:
     run = runs.get(run_id)
     if run is None or not (run.folder / "adapter").is_dir():
         raise _wrong("there is no adapter to merge.", "Choose a finished run of a method with an adapter.")
+    method = METHODS[runs.plan_of(run.folder).method]
+    if not method.mergeable:
+        raise _wrong(f"{method.label} cannot be added to the weights.", "Take the adapter: it works with its base model.")
     if status(run).state == "running":
         raise _wrong("this run is being merged already.", "Wait until it is done.")
     (run.folder / EVENTS_FILE).unlink(missing_ok=True)
@@ -118,24 +122,25 @@ def merge(run_folder: Path, log: events.EventLog) -> dict[str, Any]:
 
 def add_to_weights(plan: Plan, pair: answer.Pair, adapter: Path) -> tuple[PreTrainedModel, int, int]:
     """(merged model, adapted weights that changed, adapted weights). Quantised weights are unpacked first."""
-    from peft import PeftModel
-
     tuned = pair.tuned
     if checks.quantization(plan) != "none":
         unpacked = build.load_base(plan, build.device_here()).dequantize(dtype=build.torch_dtype(plan))
-        tuned = PeftModel.from_pretrained(unpacked, adapter, use_safetensors=True)
-    before = {name: _checksum(layer.get_base_layer().weight) for name, layer in _adapted_layers(tuned)}
-    merged = tuned.merge_and_unload(safe_merge=True)
-    prefix = "base_model.model."
-    after = {name: _checksum(merged.get_submodule(name.removeprefix(prefix)).weight) for name in before}
+        tuned = attach.load(unpacked, adapter)
+    before = {name: _checksum(weight) for name, weight in _adapted_weights(tuned)}
+    merged = attach.merge(tuned)
+    after = {name: _checksum(merged.get_parameter(name)) for name in before}
     changed = sum(before[name] != after[name] for name in before)
     return merged, changed, len(before)
 
 
-def _adapted_layers(model: torch.nn.Module) -> list[tuple[str, Any]]:
+def _adapted_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights that the adapter changes, by their names in the base model: those of its layers, and trained biases."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    return [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
+    prefix = "base_model.model."
+    for name, module in model.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            yield f"{name.removeprefix(prefix)}.weight", module.get_base_layer().weight
 
 
 def _checksum(weight: torch.Tensor) -> float:
@@ -155,14 +160,17 @@ class Observation:
 
 def proof_prompts(plan: Plan) -> list[str]:
     """Prompts that the run did not train on, as far as there are; else rows that it did."""
-    train_rows, held_out = data.split(data.load(plan.datasets), eval_fraction=plan.eval_fraction, seed=plan.seed)
+    train_rows, held_out = data.split(
+        data.load(plan.datasets, OBJECTIVES[plan.objective].shapes), eval_fraction=plan.eval_fraction, seed=plan.seed
+    )
     return [_first_words(row) for row in (held_out + train_rows)[:PROOF_PROMPTS]]
 
 
 def _first_words(row: data.Row) -> str:
-    if "messages" in row:
-        return next(message["content"] for message in row["messages"] if message["role"] == "user")
-    return row.get("prompt") or row["text"][:200]
+    said = row.get("messages", row.get("prompt"))
+    if isinstance(said, list):
+        return next(message["content"] for message in said if message["role"] == "user")
+    return said or row["text"][:200]
 
 
 def observe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: str) -> Observation:

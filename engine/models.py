@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine import figures, model_sizes
 from engine.home import ASSETS
 from engine.plan import Issue, PlanError, nearest
 
@@ -49,26 +50,54 @@ class Model:
 # Peak learning rates at which the demo model learns the demo sets: it is narrow, and needs larger steps than the
 # methods' recommended ones, which are for models of billions of parameters (`tests/engine/test_train.py` trains with
 # each).
-DEMO_LEARNING_RATES = {"lora": 5e-3, "qlora": 5e-3, "full": 1e-3}
+DEMO_LEARNING_RATES = {
+    **{"full": 1e-3, "freeze": 2e-3, "osf": 1e-3, "ln_tuning": 2e-2, "ia3": 5e-2},
+    **dict.fromkeys(("lora", "qlora", "dora", "loha", "houlsby", "pfeiffer", "oft", "adalora"), 5e-3),
+    **{"lora_plus": 5e-4, "rslora": 1e-3, "pissa": 2e-3, "olora": 2e-3, "miss": 2e-3, "shira": 1e-2},
+    **{"prefix_tuning": 2e-2, "p_tuning_v2": 2e-2, "prompt_tuning": 5e-2},
+}
+
+# The tiny models of the other families, by the folder in `assets/demo_models`: what they are called, and their task.
+DEMO_FAMILIES = {
+    "encoder": ("Demo encoder (BERT)", "masked-lm"),
+    "seq2seq": ("Demo text-to-text model (T5)", "seq2seq"),
+    "vit": ("Demo image classifier (ViT)", "image-classification"),
+    "resnet": ("Demo image classifier (ResNet)", "image-classification"),
+    "clip": ("Demo image-text model (CLIP)", "image-text-contrastive"),
+    "vlm": ("Demo vision-language model (Llava)", "image-text-to-text"),
+    "student": ("Demo student (Llama)", "causal-lm"),
+    "reward": ("Demo reward model (Llama)", "regression"),
+}
 
 
-def _demo_model() -> Model:
-    """The embedded model, described by its own files."""
-    folder = ASSETS / "demo_model"
+def _demo_model(id_: str, folder: Path, title: str, task: str, family: str) -> Model:
+    """An embedded model, described by its own files."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     params = stored_params(folder)
+    text = config.get("text_config") or config
     return Model(
-        id=DEMO_MODEL,
-        title=f"Demo model (Llama, {params / 1e6:.1f} M)",
-        family="Llama",
+        id=id_,
+        title=f"{title[:-1]}, {params / 1e6:.1f} M)",
+        family=family,
+        task=task,
         license="apache-2.0",
         params=params,
-        context_length=config["max_position_embeddings"],
+        context_length=text.get("max_position_embeddings"),
         dtype=config["dtype"],
         config=config,
         folder=folder,
-        learning_rates=DEMO_LEARNING_RATES,
+        learning_rates=DEMO_LEARNING_RATES if id_ == DEMO_MODEL else {},
     )
+
+
+def _demo_models() -> list[Model]:
+    """The demo model, and those of the other families."""
+    first = _demo_model(DEMO_MODEL, ASSETS / "demo_model", "Demo model (Llama)", "causal-lm", "Llama")
+    folder = ASSETS / "demo_models"
+    return [first] + [
+        _demo_model(f"demo/{name}", folder / name, title, task, title.split("(")[1].rstrip(")"))
+        for name, (title, task) in DEMO_FAMILIES.items()
+    ]
 
 
 def stored_params(folder: Path) -> int:
@@ -83,14 +112,27 @@ def stored_params(folder: Path) -> int:
 
 @functools.cache
 def catalogue() -> dict[str, Model]:
-    """All models that the program knows offline, by id; the demo model first."""
+    """All models that the program knows offline, by id; the demo models first."""
     rows = json.loads((ASSETS / "models.json").read_text(encoding="utf-8"))
-    return {DEMO_MODEL: _demo_model()} | {row["id"]: _read_row(row) for row in rows}
+    return {model.id: model for model in _demo_models()} | {row["id"]: _read_row(row) for row in rows}
 
 
-def trainable_models() -> list[Model]:
-    """The rows that the objectives of this version can train: causal language models."""
-    return [model for model in catalogue().values() if model.task == "causal-lm"]
+# Which kinds of models a task can begin with, beside those that were published for it: a new head is put on the body.
+STARTS_FROM = {
+    "sequence-classification": ("masked-lm", "causal-lm"),
+    "regression": ("masked-lm", "causal-lm"),
+    "token-classification": ("masked-lm",),
+    "question-answering": ("masked-lm",),
+    "seq2seq": ("seq2seq-lm",),
+    "sentence-embedding": ("feature-extraction", "masked-lm", "causal-lm"),
+    "image-text-contrastive": ("contrastive",),
+}
+
+
+def trainable_models(task: str = "causal-lm") -> list[Model]:
+    """The rows of the catalogue that an objective of this task (a key of TASKS) can train."""
+    kinds = (task, *STARTS_FROM.get(task, ()))
+    return [model for model in catalogue().values() if model.task in kinds]
 
 
 def _read_row(row: Mapping[str, Any]) -> Model:
@@ -109,6 +151,49 @@ def _read_row(row: Mapping[str, Any]) -> Model:
     )
 
 
+# A size as people type it: "7b", "0.6B", "350m".
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)([bm])$")
+SIZE_TOLERANCE = 0.2  # a "7b" has 6.2 to 7.7 billion parameters
+
+
+def search(
+    query: str = "", *, task: str = "", family: str = "", license: str = "", largest: float | None = None
+) -> list[Model]:
+    """The models of the catalogue that a query means, in the catalogue's order.
+
+    Args:
+        query: words that all must be found in the name, the family, the task or the licence ("gated" is one), or sizes.
+        task: the model's own task, exactly; as are `family` and `license`, but for their case.
+        largest: the most parameters.
+    """
+    exact = [("task", task), ("family", family), ("license", license)]
+    return [
+        model
+        for model in catalogue().values()
+        if all(not wanted or getattr(model, name).lower() == wanted.strip().lower() for name, wanted in exact)
+        and (largest is None or (model.params is not None and model.params <= largest))
+        and all(_is_meant(word, model) for word in query.lower().split())
+    ]
+
+
+def _is_meant(word: str, model: Model) -> bool:
+    """Whether a word of a query is about the model."""
+    about = f"{model.id} {model.title} {model.family} {model.task} {model.license} {'gated' if model.gated else 'open'}"
+    size = _SIZE.match(word)
+    if size and model.params:
+        wanted = float(size[1]) * (1e9 if size[2] == "b" else 1e6)
+        return abs(model.params - wanted) <= SIZE_TOLERANCE * wanted
+    return word in about.lower()
+
+
+def label(model: Model) -> str:
+    """A model in a list that is searched by typing: name, id, size, family, licence, and whether it is gated."""
+    name = [model.title] if model.id in model.title else [model.title, model.id]
+    size = figures.count(model.params) if model.params and not model.id.startswith("demo/") else ""
+    family = model.family if model.family.lower() not in " ".join(name).lower() else ""
+    return " · ".join(part for part in (*name, size, family, model.license, "gated" if model.gated else "") if part)
+
+
 def find(words: str | Mapping[str, Any]) -> Model:
     """The model that a plan means.
 
@@ -125,7 +210,7 @@ def find(words: str | Mapping[str, Any]) -> Model:
     if words in catalogue():
         return catalogue()[words]
     if words.startswith("demo/"):
-        raise _wrong(f"{words!r} is not a demo model.", f"Use {DEMO_MODEL}.")
+        raise _wrong(f"{words!r} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
     if _looks_like_a_path(words):
         return _from_folder(words)
     if HUB_ID.match(words) and ".." not in words and "--" not in words:
@@ -150,6 +235,7 @@ def _from_folder(words: str) -> Model:
     if not config_file.is_file():
         raise _wrong(f"{words} has no config.json.", "Name the folder that `save_pretrained` wrote.")
     config = _parse_config(config_file.read_text(encoding="utf-8"))
+    _refuse_absurd(config)
     if not any(folder.glob("*.safetensors")):
         raise _wrong(
             f"{words} has no *.safetensors file; other weight files can run code when they are opened.",
@@ -161,9 +247,17 @@ def _from_folder(words: str) -> Model:
 def _from_config(config: Mapping[str, Any]) -> Model:
     if "auto_map" in config:
         raise _wrong("needs code of its own (auto_map), which is never run here.", "Use a model that transformers itself has.")
-    if not config.get("model_type"):
+    if not config.get("model_type") or not isinstance(config["model_type"], str):
         raise _wrong("the config has no model_type.", 'Add it, for instance "model_type": "llama".')
+    _refuse_absurd(config)
     return Model(id=f"config:{config['model_type']}", title=f"{config['model_type']} (pasted config)", config=dict(config))
+
+
+def _refuse_absurd(config: Mapping[str, Any]) -> None:
+    """Refuse sizes that no model has before anything is built from them. Raises `PlanError`."""
+    issues = model_sizes.check(config)
+    if issues:
+        raise PlanError(issues)
 
 
 def _parse_config(text: str) -> Mapping[str, Any]:

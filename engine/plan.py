@@ -73,6 +73,7 @@ class DataSource:
 
     path: str
     split: str = "train"
+    config: str = ""  # of a hub set that has several
     weight: float = 1.0
     columns: Mapping[str, str] = dataclasses.field(default_factory=dict)  # our role -> the file's column
 
@@ -190,6 +191,14 @@ class Plan:
             "paged_adamw_8bit",
             "adafactor",
             "sgd",
+            "lion_8bit",
+            "paged_lion_8bit",
+            "ademamix_8bit",
+            "galore_adamw",
+            "galore_adamw_8bit",
+            "apollo_adamw",
+            "lomo",
+            "adalomo",
         ),
         group="more",
     )
@@ -240,14 +249,30 @@ class Plan:
     )
     seed: int = knob(0, "Seed", "The same seed gives the same run.", kind="integer", minimum=0, maximum=2**32 - 1, group="more")
     gpu: str = knob(THIS_MACHINE, "GPU", "Where it will run: this machine, or a GPU of the table.", kind="text")
-    num_gpus: int = knob(1, "How many", "GPUs of this kind.", kind="integer", minimum=1, maximum=1024, group="hidden")
+    num_gpus: int = knob(
+        1,
+        "How many GPUs",
+        "GPUs of this kind in one machine; a run of this program uses one of them.",
+        kind="integer",
+        minimum=1,
+        maximum=1024,
+        group="more",
+    )
     sharding: str = knob(
         "none",
         "Sharding",
-        "How the work is split over several GPUs.",
+        "How the work is split over several GPUs: whole copies (ddp), or a share of everything each (fsdp, zero3).",
         kind="choice",
         choices=("none", "ddp", "fsdp", "zero2", "zero3"),
-        group="hidden",
+        group="more",
+    )
+    offload: str = knob(
+        "none",
+        "Offload",
+        "Keep the optimizer's states, or the weights too, in the computer's memory: far less of the GPU's, much slower.",
+        kind="choice",
+        choices=("none", "optimizer", "all"),
+        group="more",
     )
 
     def with_(self, **changes: Any) -> Plan:

@@ -13,24 +13,24 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import build, data, runs, workers
+from engine import attach, build, data, lengths, objectives, runs, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
+from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
-    import datasets
-    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState
-    from trl import SFTTrainer
+    from transformers import Trainer, TrainerControl, TrainerState
 
 NON_FINITE_STEPS = 3  # a loss that is not a number for this many steps in a row ends the run
-EVALUATIONS = 10  # over a whole run, and one before its first step
+MOST_LOSS = 80.0  # exp of more is no figure that a chart can show
 
 
 class Stop:
@@ -49,17 +49,22 @@ class Stop:
 
 def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     """The recipe, top to bottom."""
+    import transformers
+
     started = time.monotonic()
     plan = runs.plan_of(run_folder)
     device = build.device_here()
+    transformers.set_seed(plan.seed)
     log.write("note", message="Loading the model.")
 
-    tokenizer = build.load_tokenizer(plan)
-    train_rows, eval_rows = load_rows(plan, tokenizer)
+    processor = build.load_processor(plan)
+    lengths.refuse_untrained(plan)
+    train_rows, eval_rows = load_rows(plan)
     model = build.build(plan, device)
 
-    trainer = make_trainer(plan, run_folder, model, tokenizer, train_rows, eval_rows)
-    reporter = make_reporter(log, stop, trainer)
+    trainer = make_trainer(plan, run_folder, model, processor, train_rows, eval_rows)
+    trainer.optimizer = build.make_optimizer(plan, model)  # None: the trainer makes the plan's
+    reporter = make_reporter(log, stop, OBJECTIVES[plan.objective].metric)
     trainer.add_callback(reporter)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.write("started", device=device, rows=len(train_rows), eval_rows=len(eval_rows), trainable_params=trainable)
@@ -77,7 +82,10 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
                 )
             ]
         )
-    where = save(trainer, tokenizer, run_folder)
+    if eval_rows and not stop.asked and reporter.evaluated_at != trainer.state.global_step:
+        trainer.evaluate()
+
+    where = save(trainer, processor, run_folder)
     log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.iterdir()))
     early = trainer.state.global_step < trainer.state.max_steps
     log.write(
@@ -88,56 +96,41 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     )
 
 
-def load_rows(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> tuple[datasets.Dataset, datasets.Dataset]:
-    """The training and the held-out rows, as TRL takes them."""
-    import datasets
-
-    marks = marks_answers(tokenizer)
-    parts = data.split(data.load(plan.datasets), eval_fraction=plan.eval_fraction, seed=plan.seed)
-    train_rows, eval_rows = ([data.as_trl(row, assistant_mask=marks) for row in part] for part in parts)
-    return datasets.Dataset.from_list(train_rows), datasets.Dataset.from_list(eval_rows)
-
-
-def marks_answers(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """Whether the chat template tells the assistant's words from the others."""
-    return "{% generation %}" in (tokenizer.chat_template or "")
+def load_rows(plan: Plan) -> tuple[list[data.Row], list[data.Row]]:
+    """The training and the held-out rows, in the columns of the objective."""
+    rows = data.load(plan.datasets, OBJECTIVES[plan.objective].shapes)
+    return data.split(rows, eval_fraction=plan.eval_fraction, seed=plan.seed)
 
 
 def make_trainer(
-    plan: Plan,
-    run_folder: Path,
-    model: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    train_rows: datasets.Dataset,
-    eval_rows: datasets.Dataset,
-) -> SFTTrainer:
-    """TRL's SFTTrainer with the plan's settings, and evaluations spread over the run."""
-    from trl import SFTTrainer
+    plan: Plan, run_folder: Path, model: Any, processor: Any, train_rows: list[data.Row], eval_rows: list[data.Row]
+) -> Trainer:
+    """The trainer of the plan's objective, with its evaluations spread over the run."""
+    from engine.recipes import Setup
 
-    evaluates = len(eval_rows) > 0
-    arguments = build.training_arguments(
-        plan,
-        run_folder / "trainer",
-        assistant_only_loss="messages" in train_rows.column_names,
-        eval_strategy="steps" if evaluates else "no",
-        eval_steps=1 / EVALUATIONS if evaluates else None,
-        eval_on_start=evaluates,
-    )
-    return SFTTrainer(
+    setup = Setup(
+        plan=plan,
+        folder=run_folder / "trainer",
         model=model,
-        args=arguments,
-        processing_class=tokenizer,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows if evaluates else None,
+        processor=processor,
+        train_rows=train_rows,
+        eval_rows=eval_rows,
+        evaluations=OBJECTIVES[plan.objective].evaluations,
     )
+    return objectives.recipe(plan).make_trainer(setup)
 
 
-def save(trainer: SFTTrainer, tokenizer: PreTrainedTokenizerBase, run_folder: Path) -> Path:
+def save(trainer: Trainer, processor: Any, run_folder: Path) -> Path:
     """Write the adapter, or the whole model where there is none, as one step: it is there complete, or not at all."""
-    where = run_folder / ("adapter" if hasattr(trainer.model, "peft_config") else "model")
+    has_adapter = hasattr(trainer.model, "peft_config")
+    where = run_folder / ("adapter" if has_adapter else "model")
     partial = where.with_name(where.name + ".partial")
-    trainer.model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
+    # Preference trainers keep a second adapter beside the trained one, the reference; it is no result.
+    if has_adapter:
+        attach.save(trainer.model, partial)
+    else:
+        trainer.model.save_pretrained(partial)
+    processor.save_pretrained(partial)
     partial.rename(where)
     return where
 
@@ -152,12 +145,23 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def make_reporter(log: EventLog, stop: Stop, trainer: SFTTrainer) -> Any:
+def measured(metric: Metric, logs: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The objective's figure in what a trainer logged, as the fields of an event: `metric` its name, `value`."""
+    value = logs.get(prefix + metric.logged)
+    if value is None:
+        return {}
+    if metric.perplexity:
+        value = math.exp(min(value, MOST_LOSS))
+    return {"metric": metric.name, "value": value}
+
+
+def make_reporter(log: EventLog, stop: Stop, metric: Metric) -> Any:
     """The one callback: what the trainer logs becomes events, and a wish to stop becomes the trainer's."""
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):
         diverged = False
+        evaluated_at = -1
 
         def __init__(self) -> None:
             self.not_finite_in_a_row = 0
@@ -171,17 +175,25 @@ def make_reporter(log: EventLog, stop: Stop, trainer: SFTTrainer) -> Any:
 
         def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: dict, **rest: Any) -> None:
             if "loss" in logs:
-                self._on_step(state, logs)
+                self._on_step(args, state, logs)
                 self._watch(logs, control)
 
         def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, metrics: dict, **rest: Any) -> None:
-            log.write("evaluated", step=state.global_step, epoch=state.epoch or 0.0, eval_loss=metrics["eval_loss"])
+            self.evaluated_at = state.global_step
+            log.write(
+                "evaluated",
+                step=state.global_step,
+                epoch=state.epoch or 0.0,
+                eval_loss=metrics.get("eval_loss"),
+                **measured(metric, metrics, "eval_"),
+            )
 
         def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
             if stop.asked:
                 control.should_training_stop = True
 
-        def _on_step(self, state: TrainerState, logs: dict) -> None:
+        def _on_step(self, args: Any, state: TrainerState, logs: dict) -> None:
+            rows = args.per_device_train_batch_size * args.gradient_accumulation_steps
             seconds = time.monotonic() - self.step_began
             tokens = logs.get("num_tokens", 0.0) - self.tokens
             self.tokens += tokens
@@ -198,10 +210,12 @@ def make_reporter(log: EventLog, stop: Stop, trainer: SFTTrainer) -> Any:
                 learning_rate=logs.get("learning_rate"),
                 grad_norm=logs.get("grad_norm"),
                 tokens=self.tokens,
-                tokens_per_second=tokens / seconds if seconds > 0 else None,
+                tokens_per_second=tokens / seconds if seconds > 0 and tokens else None,
+                samples_per_second=rows / seconds if seconds > 0 else None,
                 step_seconds=seconds,
                 memory_peak=peak_memory(),
                 seconds_left=mean * (state.max_steps - state.global_step),
+                **measured(metric, logs),
             )
 
         def _watch(self, logs: dict, control: TrainerControl) -> None:

@@ -8,21 +8,29 @@ python -m estimators --jsonl < plans       one estimate per line, in order; a ba
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import logging
+import math
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine import checks
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
 from engine.plan import Issue, Plan, PlanError, nearest
 from estimators.estimate import Estimate
 from estimators.fixes import QUICK
+from estimators.limits import LIMITED
 from estimators.words import in_words
+
+QUESTIONS = ("estimate", "fixes", "survey", "methods", "limits", "budget", "xray", "look", "clean")
+UNCORRECTED = "uncorrected"  # an estimate that has not learnt from measured runs
 
 
 def quiet(*, keep_errors: bool) -> None:
@@ -46,13 +54,34 @@ def answer(line: str) -> dict[str, Any]:
 
 def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...] | None = None) -> Estimate:
     """The estimate, with the fixes of some kinds (all, if None) as its suggestions where its verdict is one of `fixed_when`."""
+    _refuse(plan)  # before torch is imported: an absurd plan costs neither time nor memory
     from estimators.estimator import estimate
     from estimators.fixes import fixes
 
-    found = estimate(plan)
+    with _naming_layers(plan):
+        found = estimate(plan)
     if found.fits not in fixed_when:
         return found
     return dataclasses.replace(found, suggestions=tuple(map(dataclasses.asdict, fixes(plan, found, kinds))))
+
+
+@contextlib.contextmanager
+def _naming_layers(plan: Plan) -> Iterator[None]:
+    """Around an estimate: where target modules match nothing, the error names those that there are."""
+    from estimators import targets
+
+    try:
+        with in_plain_words():
+            yield
+    except PlanError as error:
+        raise targets.explained(plan, error) from error
+
+
+def _refuse(plan: Plan) -> None:
+    """Raise `PlanError` for what is wrong with the plan's own words."""
+    errors = [issue for issue in checks.check(plan) if issue.severity == "error"]
+    if errors:
+        raise PlanError(errors)
 
 
 def _object(line: str) -> dict[str, Any]:
@@ -65,24 +94,55 @@ def _object(line: str) -> dict[str, Any]:
 
 
 def _asked(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer to a question about a plan: `estimate` (without fixes, so quicker), `fixes`, `survey`, `methods`."""
-    from estimators import fixes, survey
+    """The answer to a question about a plan: `estimate` (without fixes, so quicker) or one of the others of `QUESTIONS`."""
+    from estimators import budget, fixes, limits, looks, measured, survey
     from estimators.estimator import estimate
 
     plan = Plan.from_dict(request.get("plan", {}))
-    only = request.get("only")  # one kind of fix, one method
+    if request["ask"] in ("estimate", "fixes", "limits", "budget"):
+        _refuse(plan)
+    only = request.get("only")  # one kind of fix, one method, one group of GPUs, one limited field, one budget
     match request["ask"]:
         case "estimate":
-            return estimate(plan).to_dict()
+            learnt = measured.without_correction() if only == UNCORRECTED else contextlib.nullcontext()
+            with _naming_layers(plan), learnt:
+                return estimate(plan).to_dict()
         case "fixes":
             return {"fixes": [dataclasses.asdict(fix) for fix in fixes.fixes(plan, estimate(plan), [only] if only else None)]}
         case "survey":
-            return {"survey": [dataclasses.asdict(row) for row in survey.gpu_survey(plan)]}
+            rows = survey.gpu_group(plan, only) if only else survey.gpu_survey(plan)
+            return {"survey": [dataclasses.asdict(row) for row in rows]}
         case "methods":
             rows = [survey.method_row(plan, only)] if only else survey.method_survey(plan)
             return {"methods": [dataclasses.asdict(row) for row in rows]}
-    known = ("estimate", "fixes", "survey", "methods")
-    raise PlanError([Issue(field="ask", message="is not a question.", fix=nearest(str(request["ask"]), known))])
+        case "limits":
+            return {"limits": [dataclasses.asdict(limits.largest(plan, field, estimate)) for field in _fields(only)]}
+        case "budget":
+            solutions = budget.solve(plan, **_budget(only))
+            return {"budget": [dataclasses.asdict(solution) for solution in solutions]}
+        case "xray" | "look" | "clean" as question:
+            return looks.answer(question, plan, request)
+    raise PlanError([Issue(field="ask", message="is not a question.", fix=nearest(str(request["ask"]), QUESTIONS))])
+
+
+def _fields(only: str | None) -> tuple[str, ...]:
+    """The fields whose limits are asked for; all, if none is named."""
+    if only is not None and only not in LIMITED:
+        raise PlanError([Issue(field="only", message="is not a field with a limit.", fix=nearest(only, LIMITED))])
+    return tuple(LIMITED) if only is None else (only,)
+
+
+def _budget(only: Any) -> dict[str, Any]:
+    """ "4000000" is a number of parameters, "16 MB" the size of the adapter's file."""
+    words = str(only or "").replace(",", "").strip()
+    number, _, unit = words.partition(" ")
+    try:
+        amount = float(number)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < 1e13 or unit not in ("", "MB"):
+        raise PlanError([Issue(field="budget", message=f"{words[:40]!r} is no budget.", fix='Write 4000000, or "16 MB".')])
+    return {"megabytes": amount} if unit else {"params": int(amount)}
 
 
 def serve(lines: TextIO) -> None:

@@ -6,21 +6,31 @@ The web process never imports torch; a repeated question is answered from memory
 from __future__ import annotations
 
 import contextlib
+import json
+import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from engine import data
+from engine.cleaning import Cleaned
 from engine.home import home
 from engine.methods import METHODS
 from engine.pipe import JsonProcess
 from engine.plan import Issue, Plan, PlanError
-from estimators import fixes
+from engine.xray import Look, XRay
+from estimators import fixes, limits, measured, survey
+from estimators.budget import Solution
 from estimators.estimate import Estimate
 from estimators.fixes import Fix
+from estimators.limits import Limit
+from estimators.measured import Measured
 from estimators.survey import GpuRow, MethodRow
 
 REMEMBERED = 512
+SECONDS_BETWEEN_COLLECTIONS = 5.0
+SECONDS_TO_CLEAN = 600  # a set of a GB is read twice and written once
 Answer = TypeVar("Answer")
 
 
@@ -31,11 +41,16 @@ class Estimator:
         self._process = JsonProcess("estimators", "--jsonl", log=home() / "estimator.log")
         self._known: OrderedDict[tuple[str, str | None, str], Any] = OrderedDict()
         self._ready = threading.Event()
+        self._closed = threading.Event()
 
     @property
     def ready(self) -> bool:
         """Whether the first answer has come: from now on they are quick."""
         return self._ready.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is ready, at most so long. Returns whether it is."""
+        return self._ready.wait(seconds)
 
     def warm_up(self) -> None:
         """Start the process and let it work out the plan that the page opens with, in the background."""
@@ -47,27 +62,78 @@ class Estimator:
         with contextlib.suppress(PlanError):  # whoever asks next gets the reason
             self.ask(plan)
         self._ready.set()
+        while not self._closed.wait(SECONDS_BETWEEN_COLLECTIONS):
+            with contextlib.suppress(PlanError, OSError, sqlite3.OperationalError):  # a full disk now is tried again
+                self.collect()
+
+    def collect(self) -> list[Measured]:
+        """Note what runs that have ended since the last time measured; later estimates learn from it."""
+        added = measured.collect(self._uncorrected)
+        if added:
+            self._known.clear()
+        return added
+
+    def _uncorrected(self, plan: Plan) -> Estimate:
+        return self._remembered("estimate", plan, Estimate.from_dict, only="uncorrected")
 
     def ask(self, plan: Plan) -> Estimate:
         """The estimate of a plan. Raises `PlanError` with the issues, also those that only a real build shows."""
         return self._remembered("estimate", plan, Estimate.from_dict)
 
-    def fixes(self, plan: Plan) -> Iterator[Fix]:
-        """The changes that would make the plan fit, each as it is found. The estimates of others come in between."""
+    def fixes(self, plan: Plan, kinds: Iterable[str] | None = None) -> Iterator[Fix]:
+        """The changes that would make the plan fit, each as it is found. The estimates of others come in between.
+
+        Args:
+            plan: a checked plan.
+            kinds: which of `fixes.KINDS` to try, read one at a time; all, if None.
+        """
         if fixes.wanted(self.ask(plan)):
-            yield from fixes.search(lambda kind: self._fixes_of(kind, plan))
+            yield from fixes.search(lambda kind: self._fixes_of(kind, plan), kinds)
 
     def _fixes_of(self, kind: str, plan: Plan) -> tuple[Fix, ...]:
         return self._remembered("fixes", plan, lambda reply: tuple(Fix(**fix) for fix in reply["fixes"]), only=kind)
 
-    def gpu_survey(self, plan: Plan) -> list[GpuRow]:
-        """The plan on every GPU."""
-        return self._remembered("survey", plan, lambda reply: [GpuRow(**row) for row in reply["survey"]])
+    def gpu_survey(self, plan: Plan) -> Iterator[list[GpuRow]]:
+        """The plan on every GPU: all rows that are known, again with each group of GPUs that is worked out."""
+        rows: list[GpuRow] = []
+        for group in survey.gpu_groups(plan):
+            rows += self._remembered("survey", plan, lambda reply: [GpuRow(**row) for row in reply["survey"]], only=group)
+            yield survey.in_table_order(rows)
 
     def method_survey(self, plan: Plan) -> Iterator[MethodRow]:
         """The plan with every method, each as it is worked out."""
         for key in METHODS:
             yield self._remembered("methods", plan, lambda reply: MethodRow(**reply["methods"][0]), only=key)
+
+    def xray(self, plan: Plan, template: str = "") -> XRay:
+        """What a look through the plan's rows shows. Raises `PlanError`."""
+        return self._of_data("xray", plan, XRay.from_dict, template=template)
+
+    def look(self, plan: Plan, number: int, template: str = "") -> Look:
+        """One row of the plan as tokens. Raises `PlanError`."""
+        return self._of_data("look", plan, Look.from_dict, number=number, template=template)
+
+    def clean(self, plan: Plan, wishes: Mapping[str, Any], template: str = "") -> Cleaned:
+        """Write a cleaned version of the plan's first data set; or its chats with a named template. Raises `PlanError`."""
+        wanted = json.dumps({"wishes": dict(wishes), "template": template})
+        request = {"ask": "clean", "plan": plan.to_dict(), "only": wanted}
+        reply = next(iter(self._process.ask(request, timeout=SECONDS_TO_CLEAN)))
+        if "error" in reply:
+            raise PlanError([Issue(**issue) for issue in reply["issues"]])
+        return Cleaned.from_dict(reply["clean"])
+
+    def _of_data(self, ask: str, plan: Plan, read: Callable[[dict[str, Any]], Answer], **wanted: Any) -> Answer:
+        """A question whose answer depends on what is in the files now."""
+        only = json.dumps(wanted | {"data": data.fingerprint(plan.datasets)})
+        return self._remembered(ask, plan, lambda reply: read(reply[ask]), only=only)
+
+    def limit(self, plan: Plan, field: str) -> Limit:
+        """The largest value of one field of `limits.LIMITED` with which the plan fits; others may ask in between."""
+        return limits.largest(plan, field, self.ask)
+
+    def budget(self, plan: Plan, words: str) -> tuple[Solution, ...]:
+        """The sizes of the method within a budget: "4000000" parameters, or a file of "16 MB". Raises `PlanError`."""
+        return self._remembered("budget", plan, lambda reply: tuple(Solution(**row) for row in reply["budget"]), only=words)
 
     def _remembered(self, ask: str, plan: Plan, read: Callable[[dict[str, Any]], Answer], only: str | None = None) -> Answer:
         """The answer to a question, from memory if it was asked before."""
@@ -84,4 +150,5 @@ class Estimator:
 
     def close(self) -> None:
         """End the process."""
+        self._closed.set()
         self._process.close()

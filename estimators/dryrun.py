@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Hashable, Iterator
+import functools
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig, PreTrainedModel
 
 from engine import build
+from engine.objectives import recipe, task_of
 from engine.plan import Plan
 from estimators.replay import Step
 from estimators.splice import Depth, can_be_spliced, plan_depth
-from estimators.trace import Alloc, Recorder, Segment
+from estimators.trace import Alloc, Free, Place, Recorder, Ref, Segment, Work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +38,21 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Before:
+    """What a step does before its loss (GRPO writes its completions): `times` steps like this one."""
+
+    name: str
+    times: float
+    step: Step
+
+
+@dataclass(frozen=True, kw_only=True)
 class DryRun:
     """What one step does and holds."""
 
     step: Step
+    evaluation: Step  # one batch of an evaluation between two training steps
+    before: tuple[Before, ...]
     total_params: int  # of the base model, as published counts are
     trainable_params: int
     adapter_params: int  # that the method added
@@ -53,31 +68,133 @@ def dry_run(plan: Plan, shape: Shape, *, on_gpu: bool = True, whole: bool = Fals
         on_gpu: as the kernels of a GPU would do it; else those of a CPU.
         whole: run every layer even where a few would do (the tests compare the two).
     """
-    config = build.load_config(plan)
-    bare = build.build_bare(plan, config)
-    total_params = sum(parameter.numel() for parameter in bare.parameters())
-    kinds = layer_kinds(bare)
-    depth = plan_depth(kinds)
-    if whole or depth.extra == 0:
-        depth = Depth(prefix=0, period=max(len(kinds), 1), probed=len(kinds), full=len(kinds))
-    segments, model = _record(plan, _shortened(config, depth), shape, on_gpu=on_gpu)
-    if depth.extra and not can_be_spliced(segments):
-        depth = Depth(prefix=0, period=len(kinds), probed=len(kinds), full=len(kinds))
-        segments, model = _record(plan, config, shape, on_gpu=on_gpu)
-    parameters = full_parameters(model, depth)
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    states, optimizer_step = _record_optimizer(plan, trainable, on_gpu=on_gpu)
-    _add_to_start(segments[0], states, "optimizer")
-    segments = [*segments, optimizer_step]
-    trainable_params = sum(parameter.numel() for parameter in trainable)
-    added = 0 if plan.method == "full" else trainable_params
-    return DryRun(
-        step=Step(segments=segments, depth=depth),
-        total_params=total_params,
-        trainable_params=trainable_params,
-        adapter_params=added,
-        weight_bytes=sum(t.numel() * t.element_size() for p in parameters for t in _held_by(p)),
+    run = _stage(plan.to_json(), on_gpu, whole).run(shape)
+    if run is None:
+        run = _stage(plan.to_json(), on_gpu, True).run(shape)
+    assert run is not None
+    return run
+
+
+@functools.lru_cache(maxsize=24)
+def _stage(plan: str, on_gpu: bool, whole: bool) -> Stage:
+    return Stage(Plan.from_json(plan), on_gpu=on_gpu, whole=whole)
+
+
+class Stage:
+    """A plan's model as fake tensors, ready for steps of any batch."""
+
+    def __init__(self, plan: Plan, *, on_gpu: bool, whole: bool) -> None:
+        self.plan, self.on_gpu, self.recipe = plan, on_gpu, recipe(plan)
+        self.config = build.load_config(plan)
+        self.total_params, kinds = _stack_of(_neutral(plan).to_json())
+        self.depth = plan_depth(kinds)
+        if whole or self.depth.extra == 0:
+            self.depth = Depth(prefix=0, period=max(len(kinds), 1), probed=len(kinds), full=len(kinds))
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True)
+        self.held: dict[str, torch.nn.Module] = {}
+        for other in self.recipe.held(plan):
+            self.held[other.role] = build.build(other.plan, "meta").requires_grad_(False).eval()
+            self.recipe.prepare(self.held[other.role], other.plan)
+        self.model = build.build(plan, "meta", config=_shortened(self.config, self.depth))
+        self.recipe.prepare(self.model, plan)
+        parameters = full_parameters(self.model, self.depth)
+        trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        if self.depth.extra and _shared_counts(self.model):  # how many there are depends on the depth: count them on all layers
+            parameters = list(build.build(plan, "meta", config=self.config).parameters())
+            trainable = [parameter for parameter in parameters if parameter.requires_grad]
+        self.params = sum(parameter.numel() for parameter in parameters)
+        self.trainable_params = sum(parameter.numel() for parameter in trainable)
+        embeddings = {id(m.weight) for m in self.model.modules() if isinstance(m, torch.nn.Embedding)}
+        self.states, self.optimizer_step = _optimizer_step(plan, trainable, embeddings, on_gpu=on_gpu)
+        for model in (self.model, *self.held.values()):
+            make_fake(model, self.mode)
+
+    def run(self, shape: Shape) -> DryRun | None:
+        """The step with a batch of this shape; None if its layers turn out not to stand for one another."""
+        training = self._train(shape)
+        evaluation = self._without_gradients(lambda: self._loss(shape))
+        before = self._before(shape)
+        recorded = [training, evaluation, *(phase.step.segments for phase in before)]
+        if self.depth.extra and not all(map(can_be_spliced, recorded)):
+            return None
+        for segments in recorded:
+            _add_to_start(segments[0], self.states, "optimizer")
+        parameters = full_parameters(self.model, self.depth)
+        return DryRun(
+            step=Step(segments=[*training, self.optimizer_step], depth=self.depth),
+            evaluation=Step(segments=evaluation, depth=self.depth),
+            before=before,
+            total_params=self.total_params,
+            trainable_params=self.trainable_params,
+            adapter_params=self.params - self.total_params,
+            weight_bytes=sum(t.numel() * t.element_size() for p in parameters for t in _held_by(p)),
+        )
+
+    def _batch(self, shape: Shape) -> dict[str, torch.Tensor]:
+        return self.recipe.dry_batch(self.config, self.plan, shape.batch, shape.length)
+
+    def _loss(self, shape: Shape) -> torch.Tensor:
+        return self.recipe.dry_loss(self.model, self._batch(shape), self.plan, self.held)
+
+    def _train(self, shape: Shape) -> list[Segment]:
+        """Forward, loss and backward."""
+        self.model.train()
+        with self._recording() as recorder:
+            with _autocast(self.plan):
+                loss = self._loss(shape)
+            loss.backward()
+            recorder.mark((p.grad for p in self.model.parameters() if p.grad is not None), "gradients")
+            del loss
+        self.model.zero_grad(set_to_none=True)
+        return recorder.segments
+
+    def _without_gradients(self, work: Callable[[], Any]) -> list[Segment]:
+        self.model.eval()
+        with self._recording() as recorder, torch.no_grad(), _autocast(self.plan):
+            work()
+        return recorder.segments
+
+    def _before(self, shape: Shape) -> tuple[Before, ...]:
+        with self.mode:
+            phases = list(self.recipe.phases(self.model, self._batch(shape), self.plan, self.held))
+        return tuple(
+            Before(name=phase.name, times=phase.times, step=Step(segments=self._without_gradients(phase.run), depth=self.depth))
+            for phase in phases
+        )
+
+    @contextlib.contextmanager
+    def _recording(self) -> Iterator[Recorder]:
+        """A recorder at work, which knows what is there before the step begins and which layer is at work."""
+        recorder = Recorder()
+        _adopt_weights(self.model, self.held.values(), recorder)
+        hooks = _watch_layers(self.model, recorder)
+        try:
+            with self.mode, _gpu_kernels(recorder, self.on_gpu), recorder:
+                recorder.enter("forward")
+                yield recorder
+            recorder.close()
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+
+def _neutral(plan: Plan) -> Plan:
+    """The plan without all that its bare model does not depend on."""
+    return Plan(
+        model=plan.model,
+        objective=plan.objective,
+        objective_options=plan.objective_options,
+        attn_implementation=plan.attn_implementation,
+        datasets=plan.datasets if task_of(plan).labels != "none" else (),
     )
+
+
+@functools.lru_cache(maxsize=64)
+def _stack_of(neutral_plan: str) -> tuple[int, tuple[Hashable, ...]]:
+    """(parameters of the whole bare model, the kinds of its layers)."""
+    plan = Plan.from_json(neutral_plan)
+    bare = build.build_bare(plan, build.load_config(plan))
+    return sum(parameter.numel() for parameter in bare.parameters()), tuple(layer_kinds(bare))
 
 
 # --- the stack of layers --------------------------------------------------------------------------------------------
@@ -130,7 +247,18 @@ def full_parameters(model: torch.nn.Module, depth: Depth) -> list[torch.nn.Param
     own = list(model.parameters())
     first = next((place for place, parameter in enumerate(own) if id(parameter) in in_layers), len(own))
     of_all_layers = [parameter for layer in range(depth.full) for parameter in by_layer[depth.probe_layer(layer)]]
-    return own[:first] + of_all_layers + [parameter for parameter in own[first:] if id(parameter) not in in_layers]
+    shared = _shared_counts(model)
+    of_each = [parameter for parameter in of_all_layers if id(parameter) not in shared]
+    of_several = {id(parameter): parameter for parameter in of_all_layers if id(parameter) in shared}
+    return [*own[:first], *of_several.values(), *of_each, *(p for p in own[first:] if id(p) not in in_layers)]
+
+
+def _shared_counts(model: torch.nn.Module) -> dict[int, int]:
+    """The parameters that several layers of the stack share (some methods' adapters): id -> how many layers."""
+    stack = find_stack(_base(model))
+    layers = list(stack[1]) if stack is not None else []
+    counts = Counter(key for layer in layers for key in {id(parameter) for parameter in layer.parameters()})
+    return {key: count for key, count in counts.items() if count > 1}
 
 
 def _add_to_start(start: Segment, sizes: list[int], part: str) -> None:
@@ -166,6 +294,8 @@ def _fake_parameter(
     if id(parameter) not in seen:
         if type(parameter).__name__ == "Params4bit":
             seen[id(parameter)] = _packed(module, parameter, mode)
+        elif type(parameter).__name__ == "Int8Params":
+            seen[id(parameter)] = _in_int8(module, parameter, mode)
         else:
             fake = _fake_once(parameter.detach(), mode, {})
             seen[id(parameter)] = torch.nn.Parameter(fake, requires_grad=parameter.requires_grad)
@@ -217,8 +347,25 @@ def _packed(module: Any, parameter: torch.Tensor, mode: FakeTensorMode) -> torch
     return packed
 
 
-def _adopt_weights(model: torch.nn.Module, recorder: Recorder) -> None:
-    """Count what a loaded model holds: parameters, the scales of quantised ones, buffers; each layer's at its place."""
+def _in_int8(module: Any, parameter: torch.Tensor, mode: FakeTensorMode) -> torch.nn.Parameter:
+    """An int8 weight [out, in] as bitsandbytes keeps it, with one scale per row.
+
+    Its columns of outliers, which depend on the data and are few, are left out (`threshold` 0).
+    """
+    with mode:
+        weight = torch.nn.Parameter(torch.empty(parameter.shape, dtype=torch.int8), requires_grad=False)
+        scales = torch.empty(parameter.shape[0])
+    weight.CB = weight.SCB = None
+    module.state.CB, module.state.SCB = weight.data, scales
+    module.state.has_fp16_weights, module.state.threshold = False, 0.0
+    weight.scales = scales
+    return weight
+
+
+def _adopt_weights(model: torch.nn.Module, held: Iterable[torch.nn.Module], recorder: Recorder) -> None:
+    """Count what loaded models hold: parameters, the scales of quantised ones, buffers; each layer's at its place."""
+    others = (tensor for other in held for tensor in (*other.parameters(), *other.buffers()))
+    recorder.adopt((part for tensor in others for part in _held_by(tensor)), "weights")
     stack = find_stack(_base(model))
     layers = list(stack[1]) if stack is not None else []
     in_layers = {id(tensor) for layer in layers for tensor in (*layer.parameters(), *layer.buffers())}
@@ -231,6 +378,8 @@ def _adopt_weights(model: torch.nn.Module, recorder: Recorder) -> None:
 
 def _held_by(parameter: torch.Tensor) -> list[torch.Tensor]:
     """A tensor's storage, and those of its scales where it is quantised."""
+    if hasattr(parameter, "scales"):
+        return [parameter, parameter.scales]
     state = getattr(parameter, "quant_state", None)
     if state is None:
         return [parameter]
@@ -241,33 +390,6 @@ def _held_by(parameter: torch.Tensor) -> list[torch.Tensor]:
 # --- the step -------------------------------------------------------------------------------------------------------
 
 
-def _record(plan: Plan, config: PretrainedConfig, shape: Shape, *, on_gpu: bool) -> tuple[list[Segment], torch.nn.Module]:
-    """Record forward, loss and backward of one step."""
-    model = build.build(plan, "meta", config=config).train()
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    make_fake(model, mode)
-    recorder = Recorder()
-    _adopt_weights(model, recorder)
-    _watch_layers(model, recorder)
-    loss_of = build.full_loss if plan.loss == "full" else build.sft_loss
-    if plan.loss == "chunked":
-        build.add_sft_loss(model)
-    with mode, _gpu_kernels(recorder, on_gpu), recorder:
-        recorder.enter("forward")
-        with _autocast(plan):
-            loss = loss_of(model, make_batch(shape))
-        loss.backward()
-        recorder.mark((p.grad for p in model.parameters() if p.grad is not None), "gradients")
-    return recorder.close(), model
-
-
-def make_batch(shape: Shape) -> dict[str, torch.Tensor]:
-    """A batch as TRL's collator makes it: input_ids, attention_mask and labels, each int64 [batch, length]."""
-    size = (shape.batch, shape.length)
-    names = ("input_ids", "attention_mask", "labels")
-    return {name: torch.ones(size, dtype=torch.int64) for name in names}
-
-
 def _autocast(plan: Plan) -> Any:
     """Mixed precision as the Trainer turns it on for bf16 and fp16."""
     if plan.precision == "fp32" or not plan.autocast:
@@ -275,20 +397,21 @@ def _autocast(plan: Plan) -> Any:
     return torch.autocast("cpu", dtype=build.compute_dtype(plan))
 
 
-def _watch_layers(model: torch.nn.Module, recorder: Recorder) -> None:
-    """Tell the recorder which layer is at work, in both directions."""
+def _watch_layers(model: torch.nn.Module, recorder: Recorder) -> list[RemovableHandle]:
+    """Tell the recorder which layer is at work, in both directions. Returns the hooks."""
     stack = find_stack(_base(model))
     if stack is None:
-        return
-    last = len(stack[1]) - 1
+        return []
+    last, hooks = len(stack[1]) - 1, []
     for number, layer in enumerate(stack[1]):
-        layer.register_forward_pre_hook(_entering(recorder, number))
-        layer.register_forward_hook(_leaving(recorder, number, last))
+        hooks.append(layer.register_forward_pre_hook(_entering(recorder, number)))
+        hooks.append(layer.register_forward_hook(_leaving(recorder, number, last)))
+    return hooks
 
 
 def _entering(recorder: Recorder, number: int) -> Callable[..., None]:
     def hook(layer: torch.nn.Module, inputs: tuple) -> None:
-        if recorder.place.phase == "forward":  # not when checkpointing computes it again on the way back
+        if recorder.place.phase != "backward":  # where checkpointing computes it again on the way back
             recorder.enter("forward", number)
 
     return hook
@@ -296,7 +419,7 @@ def _entering(recorder: Recorder, number: int) -> Callable[..., None]:
 
 def _leaving(recorder: Recorder, number: int, last: int) -> Callable[..., None]:
     def hook(layer: torch.nn.Module, inputs: tuple, output: Any) -> None:
-        if recorder.place.phase != "forward":
+        if recorder.place.phase == "backward":
             return
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
@@ -309,10 +432,13 @@ def _leaving(recorder: Recorder, number: int, last: int) -> Callable[..., None]:
 
 @contextlib.contextmanager
 def _gpu_kernels(recorder: Recorder, active: bool) -> Iterator[None]:
-    """TRL's fused LM head works in place on a GPU (Triton, cuBLAS with fp32 output) and through copies on a CPU.
+    """Take the ways that libraries keep for GPUs, on fake tensors that say that they are on a processor.
 
-    While active, the places where the two differ only count their work, as the GPU's kernels allocate nothing.
+    TRL's fused LM head works in place on a GPU (Triton, cuBLAS with fp32 output) and through copies on a CPU: while active,
+    the places where the two differ only count their work, as the GPU's kernels allocate nothing. bitsandbytes multiplies
+    int8 weights as such on a GPU, and unpacks them first on a CPU.
     """
+    from bitsandbytes.autograd import _functions as products
     from trl.kernels import chunked_logprob as kernels
 
     def matmul_in_place(total: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> None:
@@ -324,33 +450,132 @@ def _gpu_kernels(recorder: Recorder, active: bool) -> Iterator[None]:
     if not active:
         yield
         return
-    kept = kernels._forward_tile, kernels._backward_tile, kernels._addmm_fp32
-    kernels._forward_tile, kernels._backward_tile, kernels._addmm_fp32 = fold_tile, fold_tile, matmul_in_place
-    try:
+    with contextlib.ExitStack() as swapped:
+        for module, name, stand_in in (
+            (kernels, "_forward_tile", fold_tile),
+            (kernels, "_backward_tile", fold_tile),
+            (kernels, "_addmm_fp32", matmul_in_place),
+            (products, "MatMul8bitFp", products.MatMul8bitLt),
+        ):
+            swapped.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, stand_in)
         yield
-    finally:
-        kernels._forward_tile, kernels._backward_tile, kernels._addmm_fp32 = kept
 
 
-def _record_optimizer(plan: Plan, trainable: list[torch.nn.Parameter], *, on_gpu: bool) -> tuple[list[int], Segment]:
-    """(sizes of the states that the optimizer keeps between steps, its second step): the first one makes the states."""
+# --- the optimizer --------------------------------------------------------------------------------------------------
+
+PAGED_FROM = 100_000  # elements: larger states of a paged optimizer lie in host memory (bitsandbytes 0.50, `get_state_buffer`)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensor:
+    """What an optimizer needs to know of a parameter: tensors that agree in it cost it the same."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    embedding: bool  # the Trainer keeps the states of embeddings in 32 bits where the others have 8
+
+
+def _optimizer_step(
+    plan: Plan, trainable: list[torch.nn.Parameter], embeddings: set[int], *, on_gpu: bool
+) -> tuple[list[int], Segment]:
+    """(sizes of the states that the optimizer keeps on the device between steps, one of its later steps).
+
+    Each distinct tensor is stepped by itself. An optimizer that takes all tensors at once (`foreach`) holds its temporaries
+    for all of them together, another one for one tensor at a time: two tensors at once show which it is.
+
+    Args:
+        trainable: the parameters of the full stack.
+        embeddings: the ids of those that are embeddings.
+    """
+    kinds = [Tensor(shape=tuple(p.shape), dtype=p.dtype, embedding=id(p) in embeddings) for p in trainable]
+    counts = Counter(kinds)
+    steps = {kind: _step_one(plan.optim, kind, on_gpu) for kind in counts}
+    segment = Segment(Place("optimizer"))
+    for kind, count in counts.items():
+        segment.works.update({work: each * count for work, each in steps[kind].works.items()})
+    temporaries = [steps[kind].temporary for kind in kinds]
+    if kinds and _takes_all_at_once(plan.optim, max(kinds, key=lambda kind: steps[kind].temporary), on_gpu):
+        segment.events = [Alloc(size) for size in temporaries]
+    else:
+        segment.events = [Alloc(max(temporaries, default=0))]
+    segment.allocations = len(segment.events)
+    segment.events += [Free(Ref(segment.place, index)) for index in range(segment.allocations)]
+    return [size for kind in kinds for size in steps[kind].states], segment
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorStep:
+    """One optimizer step of one tensor: bytes of the states that stay, bytes of the temporaries at their highest, the work."""
+
+    states: tuple[int, ...]
+    temporary: int
+    works: Counter[Work]
+
+
+@functools.lru_cache(maxsize=4096)
+def _step_one(optim: str, kind: Tensor, on_gpu: bool) -> TensorStep:
+    states, segment = _record_optimizer(optim, (kind,), on_gpu=on_gpu)
+    return TensorStep(states=tuple(states), temporary=_highest(segment), works=segment.works)
+
+
+@functools.lru_cache(maxsize=4096)
+def _takes_all_at_once(optim: str, kind: Tensor, on_gpu: bool) -> bool:
+    one, two = (_highest(_record_optimizer(optim, (kind,) * count, on_gpu=on_gpu)[1]) for count in (1, 2))
+    return two > 1.5 * one
+
+
+def _highest(segment: Segment) -> int:
+    """The most bytes that a segment holds of its own allocations."""
+    sizes, now, most = [], 0, 0
+    for event in segment.events:
+        if isinstance(event, Alloc):
+            sizes.append(event.size)
+            now += event.size
+            most = max(most, now)
+        elif event.ref.place == segment.place:
+            now -= sizes[event.ref.index]
+    return most
+
+
+def _record_optimizer(optim: str, kinds: tuple[Tensor, ...], *, on_gpu: bool) -> tuple[list[int], Segment]:
+    """(sizes of the states on the device, the second step): the first one makes the states."""
     from transformers import Trainer
 
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
-        parameters = [torch.nn.Parameter(torch.empty(p.shape, dtype=p.dtype)) for p in trainable]
+        parameters = [torch.nn.Parameter(torch.empty(kind.shape, dtype=kind.dtype)) for kind in kinds]
         for parameter in parameters:
             parameter.grad = torch.empty_like(parameter)
     recorder = Recorder()
     recorder.adopt((tensor for p in parameters for tensor in (p, p.grad)), "weights")
-    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(build.training_arguments(plan, Path("unused")))
-    if on_gpu and plan.optim == "adamw_torch":
+    arguments = build.training_arguments(Plan(optim=optim), Path("unused"))
+    optimizer_class, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
+    if on_gpu and optim == "adamw_torch":
         settings = {**settings, "foreach": True}  # torch's own choice on a GPU; it costs temporaries
-    with mode, recorder:
-        optimizer = optimizer_class(parameters, **settings)
+    optimizer = optimizer_class(parameters, **settings)
+    wide = [parameter for parameter, kind in zip(parameters, kinds, strict=True) if kind.embedding]
+    with mode, _states_in_32_bits(optimizer, wide), recorder:
         optimizer.step()
         kept = [tensor for state in optimizer.state.values() for tensor in state.values() if isinstance(tensor, torch.Tensor)]
+        if on_gpu and getattr(optimizer, "is_paged", False):
+            kept = [tensor for tensor in kept if tensor.numel() < PAGED_FROM]
         states = [tensor.untyped_storage().nbytes() for tensor in kept]
         recorder.enter("optimizer")
         optimizer.step()
     return states, recorder.close()[-1]
+
+
+@contextlib.contextmanager
+def _states_in_32_bits(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> Iterator[None]:
+    """What the Trainer asks of bitsandbytes for embeddings (`Trainer.create_optimizer`), taken back at the end."""
+    if not parameters or not hasattr(optimizer, "mng"):
+        yield
+        return
+    for parameter in parameters:
+        optimizer.mng.override_config(parameter, "optim_bits", 32)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            optimizer.mng.pid2config.pop(id(parameter), None)

@@ -11,9 +11,10 @@ import math
 
 import psutil
 
-from engine import checks, hardware
+from engine import checks, hardware, parallel
+from engine.objectives import task_of
 from engine.plan import Plan, PlanError
-from estimators import clock, replay, tokens
+from estimators import clock, measured, replay, sharding, tokens
 from estimators.dryrun import DryRun, Shape, dry_run
 from estimators.estimate import Estimate, Memory, Range
 
@@ -28,6 +29,13 @@ SHORT_SHARE = 0.3
 CUDA_CONTEXT_BYTES = 450 * 2**20
 LOW, HIGH = 0.97, 1.03  # beside what the replay shows, the range for what it does not (kernels' workspaces)
 TIGHT_SHARE = 0.97  # nobody should count on the last 3 % of a card
+# Fields that change what a run does, and nothing about one step on one device.
+IRRELEVANT = (
+    "datasets", "num_train_epochs", "max_steps", "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay",
+    "max_grad_norm", "eval_fraction", "gpu", "num_gpus", "sharding", "offload", "max_length", "packing",
+    "per_device_train_batch_size", "gradient_accumulation_steps",
+)  # fmt: skip
+BATCH_PHASES = ("forward", "loss", "backward")
 BYTES_PER_PARAM = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
@@ -42,27 +50,26 @@ def estimate(plan: Plan) -> Estimate:
         raise PlanError(issues)
     gpu = hardware.find_gpu(plan.gpu)
     rows = tokens.lengths(plan)
-    batch = plan.per_device_train_batch_size
     longest = plan.max_length if plan.packing else rows.longest
-    run = _dry_run(plan, Shape(batch=batch, length=longest), not gpu.is_cpu)
-    mean = _dry_run(plan, Shape(batch=batch, length=_mean_length(plan, rows)), not gpu.is_cpu)
-    memory = _memory(plan, run, mean, longest, gpu)
-    times = _times(plan, rows, mean, gpu)
+    run = _dry_run(plan, Shape(batch=plan.per_device_train_batch_size, length=longest), not gpu.is_cpu)
+    mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
+    learnt = measured.correction(gpu.name)
+    memory = _memory(plan, run, mean, longest, gpu, learnt)
     merged = run.total_params * BYTES_PER_PARAM[plan.precision]
     adapter = run.adapter_params * 4
-    result = merged if plan.method == "full" else adapter
-    return Estimate(
+    found = Estimate(
         trainable_params=run.trainable_params,
         total_params=run.total_params + run.adapter_params,
         memory=memory,
         fits=verdict(memory),
         host_memory=run.weight_bytes + _own_memory(),
-        disk=result + merged,
+        disk=(adapter or merged) + merged,
         phases=_phases(run, memory, merged),
         device=gpu.name,
-        source=_sources(run, rows, gpu),
-        **times,
+        source=_sources(run, rows, gpu, learnt),
+        **_times(plan, rows, mean, gpu, learnt),
     )
+    return sharding.applied(plan, found, sharding.states(plan, run)) if sharding.wanted(plan) else found
 
 
 def on_another_gpu(plan: Plan, found: Estimate) -> Estimate:
@@ -70,12 +77,19 @@ def on_another_gpu(plan: Plan, found: Estimate) -> Estimate:
 
     Both must be processors, or neither. For surveys of many GPUs; the plan is not checked again.
     """
+    if sharding.wanted(plan):
+        return estimate(plan)
     gpu = hardware.find_gpu(plan.gpu)
     rows = tokens.lengths(plan)
-    mean = _dry_run(plan, Shape(batch=plan.per_device_train_batch_size, length=_mean_length(plan, rows)), not gpu.is_cpu)
-    memory = dataclasses.replace(found.memory, capacity=gpu.memory)
-    changed = {"memory": memory, "fits": verdict(memory), "device": gpu.name, **_times(plan, rows, mean, gpu)}
-    return dataclasses.replace(found, **changed, source=_sources(mean, rows, gpu))
+    mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
+    learnt = measured.correction(gpu.name)
+    overhead = _overhead(gpu, learnt)
+    more = overhead - found.memory.overhead
+    memory = dataclasses.replace(
+        found.memory, overhead=overhead, low=found.memory.low + more, high=found.memory.high + more, capacity=gpu.memory
+    )
+    changed = {"memory": memory, "fits": verdict(memory), "device": gpu.name, **_times(plan, rows, mean, gpu, learnt)}
+    return dataclasses.replace(found, **changed, source=_sources(mean, rows, gpu, learnt))
 
 
 @functools.lru_cache(maxsize=256)
@@ -84,30 +98,45 @@ def _dry_run_of(key: str, shape: Shape, on_gpu: bool) -> DryRun:
 
 
 def _dry_run(plan: Plan, shape: Shape, on_gpu: bool) -> DryRun:
-    """The dry run, remembered by what it depends on: not by the data, the length of the run or its seed."""
+    """The dry run, remembered by what it depends on: not by the data, the length of the run or where it happens.
+
+    Both half types take the same bytes, so on a GPU one dry run stands for both.
+    """
     neutral = Plan()
-    ignored = ("datasets", "num_train_epochs", "max_steps", "seed", "learning_rate", "warmup_ratio", "eval_fraction", "gpu")
-    key = plan.with_(**{name: getattr(neutral, name) for name in ignored}).to_json()
-    return _dry_run_of(key, shape, on_gpu)
+    values = {name: getattr(neutral, name) for name in IRRELEVANT}
+    if task_of(plan).labels != "none":  # the data say how many classes there are
+        values["datasets"] = plan.datasets
+    if on_gpu and plan.precision == "fp16":
+        values["precision"] = "bf16"
+    return _dry_run_of(plan.with_(**values).to_json(), shape, on_gpu)
+
+
+def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
+    """The mean batch, padded to its longest row. Of several GPUs, all wait for the one with the longest."""
+    if plan.packing:
+        return Shape(batch=plan.per_device_train_batch_size, length=plan.max_length)
+    together = plan.per_device_train_batch_size * parallel.world(plan)
+    length = max(1, round(tokens.mean_padded_length(rows.train, together)))
+    return Shape(batch=plan.per_device_train_batch_size, length=length)
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.Gpu) -> Memory:
+def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.Gpu, learnt: measured.Correction) -> Memory:
     """The peak by part. What is reserved comes from replaying the steps: all of the longest batch, or others between."""
-    peak = replay.peak(run.step)
+    steps = [*(phase.step for phase in run.before), run.step]
+    peak = max((replay.peak(step) for step in steps), key=lambda one: one.bytes)
     if gpu.is_cpu:
         likely = varied = round(peak.bytes * (1 + CPU_FRAGMENTATION))
-        overhead = _own_memory()
     else:
         other = mean
         if mean is run and not plan.packing:
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        likely = replay.reserved([run.step, run.step])
-        varied = max(likely, replay.reserved([other.step, run.step, other.step, run.step]))
-        overhead = CUDA_CONTEXT_BYTES
+        likely = replay.reserved(steps)
+        varied = max(likely, replay.reserved([other.step, *steps]))
+    overhead = _overhead(gpu, learnt)
     parts = {name: peak.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(
         **parts,
@@ -119,6 +148,11 @@ def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.G
         high=round((varied + overhead) * HIGH),
         capacity=gpu.memory,
     )
+
+
+def _overhead(gpu: hardware.Gpu, learnt: measured.Correction) -> int:
+    """What lies outside of the allocator: the program itself or the CUDA context, and what runs there have taught."""
+    return (_own_memory() if gpu.is_cpu else CUDA_CONTEXT_BYTES) + learnt.added_bytes
 
 
 @functools.cache
@@ -143,7 +177,7 @@ def _phases(run: DryRun, memory: Memory, merged: int) -> dict[str, int]:
     return {
         "load": run.weight_bytes,
         "train": memory.peak,
-        "evaluate": replay.peak_of_evaluation(run.step),
+        "evaluate": replay.peak(run.evaluation).bytes,
         "save": min(steady, peak.bytes),
         "merge": merged + run.adapter_params * 4,
     }
@@ -152,14 +186,7 @@ def _phases(run: DryRun, memory: Memory, merged: int) -> dict[str, int]:
 # --- time and money -------------------------------------------------------------------------------------------------
 
 
-def _mean_length(plan: Plan, rows: tokens.Lengths) -> int:
-    """The mean padded length of a batch."""
-    if plan.packing:
-        return plan.max_length
-    return max(1, round(tokens.mean_padded_length(rows.train, plan.per_device_train_batch_size)))
-
-
-def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu) -> dict:
+def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu, learnt: measured.Correction) -> dict:
     """steps, tokens, step_seconds, tokens_per_second, total_seconds and cost: None where it is not known."""
     steps, tokens_per_step = _steps(plan, rows)
     found: dict = {"steps": steps, "tokens": round(tokens_per_step * steps) if steps else None}
@@ -167,7 +194,7 @@ def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu) ->
     rates = clock.rates(gpu)
     if rates is None:
         return found
-    step = clock.step_seconds(replay.works(mean.step), rates) * plan.gradient_accumulation_steps
+    step = _step_seconds(plan, mean, rates) * learnt.time
     seconds = _range(step)
     found["step_seconds"] = seconds
     found["tokens_per_second"] = Range(
@@ -178,6 +205,14 @@ def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu) ->
         if gpu.price_per_hour:
             found["cost"] = Range(**{name: value * gpu.price_per_hour / 3600 for name, value in vars(total).items()})
     return found
+
+
+def _step_seconds(plan: Plan, run: DryRun, rates: clock.Rates) -> float:
+    """Seconds of one optimizer step: its batches, what comes before them, and the optimizer once."""
+    batch = clock.step_seconds(replay.works(run.step, BATCH_PHASES), rates)
+    before = sum(phase.times * clock.step_seconds(replay.works(phase.step), rates) for phase in run.before)
+    optimizer = clock.step_seconds(replay.works(run.step, ("optimizer",)), rates)
+    return (batch + before) * plan.gradient_accumulation_steps + optimizer
 
 
 def _steps(plan: Plan, rows: tokens.Lengths) -> tuple[int | None, float]:
@@ -198,7 +233,7 @@ def _range(likely: float) -> Range:
 # --- where it comes from --------------------------------------------------------------------------------------------
 
 
-def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu) -> dict[str, str]:
+def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu, learnt: measured.Correction) -> dict[str, str]:
     depth = run.step.depth
     layers = f"all {depth.full} layers" if depth.extra == 0 else f"{depth.probed} of {depth.full} layers, put together to all"
     rates = clock.rates(gpu)
@@ -214,5 +249,6 @@ def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu) -> dict[str, 
         "overhead": overhead,
         "tokens": counted,
         "time": rates.source if rates else f"{gpu.name} has no published rates",
+        **({"measured": learnt.source} if learnt.runs else {}),
         "cost": f"{gpu.price_per_hour} USD per hour ({gpu.price_source})" if gpu.price_per_hour else "no price for this device",
     }

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import checks, figures, hardware
+from engine import checks, figures, hardware, parallel
 from engine.faults import in_plain_words
-from engine.methods import METHODS
+from engine.methods import METHODS, option_values
 from engine.plan import THIS_MACHINE, Plan, PlanError
 from estimators.estimate import Estimate
 
 LEAST_SAVING = 0.02  # of the memory: a change that saves less is not worth a line
+MORE_GPUS = (2, 4, 8)  # that one server has
 SHORTEST = 64  # tokens; shorter rows teach little
 MOST_CUT = 0.5  # of the rows; a length that cuts more of them is no advice
 # Kinds of one candidate each: at most two of them go with a plan, so they double or triple the time of an estimate.
@@ -207,6 +208,33 @@ def _other_gpu(plan: Plan) -> Iterator[Candidate]:
         yield Candidate(label=f"On {cheapest.name}", changes={"gpu": cheapest.gpu})
 
 
+def _fewer_targets(plan: Plan) -> Iterator[Candidate]:
+    """Adapt the attention alone where all layers are adapted: the inputs of the others need not be kept."""
+    from estimators import budget
+
+    if option_values(plan).get("target_modules") != "all-linear":
+        return
+    for names in budget.target_sets(plan)[1:]:
+        options = {**plan.method_options, "target_modules": list(names)}
+        yield Candidate(
+            label=f"Adapt only {', '.join(names)}", changes={"method_options": options}, note="fewer layers learn something"
+        )
+
+
+def _more_gpus(plan: Plan) -> Iterator[Candidate]:
+    """Two, four or eight of the same GPU, each with its share of everything."""
+    gpu = hardware.find_gpu(plan.gpu)
+    most = gpu.count if plan.gpu == THIS_MACHINE else max(MORE_GPUS)
+    if "weights" in parallel.SHARDINGS[plan.sharding].splits and plan.offload == "none":
+        yield Candidate(label="Offload to the computer's memory", changes={"offload": "all"}, note="needs that memory")
+    for number in MORE_GPUS:
+        changed = plan.with_(num_gpus=number, sharding="fsdp")
+        allowed = not any(issue.severity == "error" for issue in parallel.check(changed, checks.quantization(plan)))
+        if plan.num_gpus < number <= most and allowed:
+            changes = {"num_gpus": number, "sharding": "fsdp"}
+            yield Candidate(label=f"{number} of them with FSDP", changes=changes, note=f"{number} × {gpu.name}")
+
+
 def _together(plan: Plan) -> Iterator[Candidate]:
     """Several changes at once, the dearer ones last: checkpointing and single rows, then an adapter, then 4-bit weights."""
     batches = list(_smaller_batch(plan))[-1:]
@@ -225,7 +253,9 @@ KINDS: dict[str, Callable[[Plan], Iterator[Candidate]]] = {
     "four bits": _four_bits,
     "adapter": _adapter,
     "adapter in four bits": _adapter_in_four_bits,
+    "targets": _fewer_targets,
     "length": _shorter,
     "gpu": _other_gpu,
+    "more gpus": _more_gpus,
     "together": _together,
 }

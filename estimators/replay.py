@@ -7,7 +7,7 @@ phase with its parts.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from estimators import allocator
@@ -69,23 +69,13 @@ def peak(step: Step) -> Peak:
     return Peak(bytes=highest, parts=dict(highest_parts), phase=highest_phase, by_phase=by_phase)
 
 
-def works(step: Step) -> Counter[Work]:
-    """All operations of the step at full depth, counted."""
+def works(step: Step, phases: Container[str] = PHASE_PARTS) -> Counter[Work]:
+    """All operations of some phases of the step (of the whole step, if not said otherwise) at full depth, counted."""
     total: Counter[Work] = Counter()
-    for _, segment in full_order(step.segments, step.depth):
-        total.update(segment.works)
+    for place, segment in full_order(step.segments, step.depth):
+        if place.phase in phases:
+            total.update(segment.works)
     return total
-
-
-def peak_of_evaluation(step: Step) -> int:
-    """The highest moment of an evaluation batch: nothing is kept for a backward pass, so one layer works at a time."""
-    weights, extra = 0, 0
-    for segment in step.segments:
-        if segment.place.phase == "start":
-            weights += sum(event.size for event in segment.events if isinstance(event, Alloc))
-        elif segment.place.phase in ("forward", "loss"):
-            extra = max(extra, sum(event.size for event in segment.events if isinstance(event, Alloc)))
-    return weights + extra
 
 
 def held(step: Step) -> list[int]:

@@ -8,6 +8,7 @@ would have made it (`tests/estimators/test_splice.py` compares the two, event by
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -63,17 +64,17 @@ def full_order(segments: Sequence[Segment], depth: Depth) -> Iterator[tuple[Plac
         yield from ((segment.place, segment) for segment in segments)
         return
     by_place = {segment.place: segment for segment in segments}
-    done: set[str] = set()
+    done: set[tuple[str, int]] = set()
     for segment in segments:
-        phase, layer, _ = segment.place
+        phase, layer, visit = segment.place
         if layer is None:
             yield segment.place, segment
-        elif phase not in done:
-            done.add(phase)
+        elif (phase, visit) not in done:
+            done.add((phase, visit))
             for full_layer in _layer_order(phase, depth.full):
-                stand_in = by_place.get(Place(phase, depth.probe_layer(full_layer)))
+                stand_in = by_place.get(Place(phase, depth.probe_layer(full_layer), visit))
                 if stand_in is not None:  # layers below the lowest trainable one have no backward pass
-                    yield Place(phase, full_layer), stand_in
+                    yield Place(phase, full_layer, visit), stand_in
 
 
 def _layer_order(phase: str, layers: int) -> range:
@@ -81,14 +82,12 @@ def _layer_order(phase: str, layers: int) -> range:
 
 
 def can_be_spliced(segments: Sequence[Segment]) -> bool:
-    """Whether the step went through the layers once each way, in order: only then do layers stand for one another."""
-    for phase in ("forward", "backward"):
-        layers = [
-            segment.place.layer for segment in segments if segment.place.phase == phase and segment.place.layer is not None
-        ]
-        if layers != sorted(layers, reverse=phase == "backward"):
-            return False
-    return all(segment.place.visit == 0 for segment in segments)
+    """Whether the passes came one after the other, each through its layers in order: then layers stand for one another."""
+    places = [segment.place for segment in segments if segment.place.layer is not None and segment.place.phase != "start"]
+    passes = [list(places) for _, places in itertools.groupby(places, key=lambda place: (place.phase, place.visit))]
+    names = [(one[0].phase, one[0].visit) for one in passes]
+    in_order = all(one == sorted(one, reverse=one[0].phase == "backward") for one in passes)
+    return in_order and len(names) == len(set(names))
 
 
 def full_refs(place: Place, segment: Segment, event: Free, depth: Depth) -> Iterator[Ref]:
@@ -98,8 +97,8 @@ def full_refs(place: Place, segment: Segment, event: Free, depth: Depth) -> Iter
         yield event.ref
     elif place.layer is not None:
         assert segment.place.layer is not None
-        yield Ref(Place(target.phase, place.layer + target.layer - segment.place.layer), event.ref.index)
+        yield Ref(Place(target.phase, place.layer + target.layer - segment.place.layer, target.visit), event.ref.index)
     else:  # outside of the stack, one free stands for those of all layers that its layer stands for
         for layer in range(depth.full):
             if depth.probe_layer(layer) == target.layer:
-                yield Ref(Place(target.phase, layer), event.ref.index)
+                yield Ref(Place(target.phase, layer, target.visit), event.ref.index)

@@ -46,7 +46,31 @@ class MethodRow:
 
 def gpu_survey(plan: Plan) -> list[GpuRow]:
     """The plan on this machine and on every GPU of the table, in the table's order."""
-    return gpu_rows(plan, (THIS_MACHINE, *hardware.gpus()))
+    rows = [row for group in gpu_groups(plan) for row in gpu_group(plan, group)]
+    return in_table_order(rows)
+
+
+def gpu_groups(plan: Plan) -> list[str]:
+    """The groups of GPUs that one dry run answers for each, the one that is known already first, this machine last.
+
+    A group is a number type, or this machine. Standard library only: a page can ask for one group after the other.
+    """
+    precisions = {precision_on(plan, gpu) for gpu in hardware.gpus().values()}
+    first = precision_on(plan, hardware.find_gpu(plan.gpu))
+    return [*sorted(precisions, key=lambda precision: (precision != first, precision)), THIS_MACHINE]
+
+
+def gpu_group(plan: Plan, group: str) -> list[GpuRow]:
+    """The rows of one group of `gpu_groups`."""
+    if group == THIS_MACHINE:
+        return gpu_rows(plan, (THIS_MACHINE,))
+    return gpu_rows(plan, (name for name, gpu in hardware.gpus().items() if precision_on(plan, gpu) == group))
+
+
+def in_table_order(rows: Iterable[GpuRow]) -> list[GpuRow]:
+    """Rows of several groups as the table has them: this machine first."""
+    order = {name: number for number, name in enumerate((THIS_MACHINE, *hardware.gpus()))}
+    return sorted(rows, key=lambda row: order.get(row.gpu, len(order)))
 
 
 def gpu_rows(plan: Plan, names: Iterable[str]) -> list[GpuRow]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from engine import data, models
-from engine.plan import Plan
+from engine import data, encode
+from engine import lengths as counting
+from engine.plan import Plan, PlanError
 
 CHARACTERS_PER_TOKEN = 4.0  # English text; OpenAI's tokenizer guide: https://platform.openai.com/tokenizer
 TEMPLATE_TOKENS = 8  # that a chat template adds to a turn (ChatML adds 5 to 8)
@@ -41,40 +41,33 @@ def lengths(plan: Plan) -> Lengths:
     """The token counts of the plan's training rows. Raises `PlanError` if the rows cannot be read."""
     if not plan.datasets:
         return Lengths(train=(plan.max_length,), exact=False, known=False)
-    key = (data.fingerprint(plan.datasets), str(plan.model), plan.eval_fraction, plan.seed)
+    key = (data.fingerprint(plan.datasets), str(plan.model), plan.objective, plan.eval_fraction, plan.seed)
     if key not in _known:
         _known[key] = _counts(plan)
     counts, exact = _known[key]
-    return Lengths(train=tuple(min(count, plan.max_length) for count in counts), exact=exact)
+    return Lengths(train=tuple(max(1, min(count, plan.max_length)) for count in counts), exact=exact)
 
 
 _known: dict[tuple, tuple[tuple[int, ...], bool]] = {}
 
 
 def _counts(plan: Plan) -> tuple[tuple[int, ...], bool]:
-    rows, _ = data.split(data.load(plan.datasets), eval_fraction=plan.eval_fraction, seed=plan.seed)
-    tokenizer = _tokenizer(models.find(plan.model))
-    if tokenizer is None:
-        return tuple(_guess(row) for row in rows), False
-    return tuple(_count(row, tokenizer) for row in rows), True
+    _refuse_bad_rows(plan)
+    kept = counting.remembered(plan)
+    if kept is not None:
+        return kept.all_lengths(), True
+    tokenizer = counting.local_tokenizer(plan)
+    rows = counting.load(plan)
+    if tokenizer is None or (tokenizer.chat_template is None and encode.is_chat(rows.train[0])):
+        return tuple(_guess(row) for row in rows.train), False
+    return counting.count(plan, tokenizer, rows).all_lengths(), True
 
 
-def _tokenizer(model: models.Model) -> Any | None:
-    """The model's tokenizer, if it is on this computer; nothing is fetched for an estimate."""
-    from transformers import AutoTokenizer
-
-    if model.id.startswith("config:"):
-        return None
-    try:
-        return AutoTokenizer.from_pretrained(model.folder or model.id, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError):
-        return None
-
-
-def _count(row: data.Row, tokenizer: Any) -> int:
-    if "messages" in row and tokenizer.chat_template:
-        return len(tokenizer.apply_chat_template(row["messages"], return_dict=True)["input_ids"])
-    return len(tokenizer("".join(data.texts(row)))["input_ids"])
+def _refuse_bad_rows(plan: Plan) -> None:
+    """A plan whose data the worker would refuse has no estimate."""
+    errors = [issue for source in plan.datasets for issue in data.scan(source, counting.accepts(plan)).errors]
+    if errors:
+        raise PlanError(errors)
 
 
 def _guess(row: data.Row) -> int:

@@ -46,7 +46,7 @@ class Free(NamedTuple):
 class Work(NamedTuple):
     """One operation's cost, the same for all operations that equal it."""
 
-    kind: str  # matmul | attention | other
+    kind: str  # matmul | attention | solve | other
     dtype: str  # of its largest input or output: bf16, fp32, ...
     flops: int
     bytes: int  # read and written
@@ -74,6 +74,7 @@ class Recorder(TorchDispatchMode):
         self.segments: list[Segment] = []
         self._here = self._open(Place("start"))
         self._live: dict[int, Ref] = {}  # storage -> its allocation
+        self._watches: list[weakref.finalize] = []
 
     # --- where we are ------------------------------------------------------------------------------------------------
 
@@ -88,6 +89,8 @@ class Recorder(TorchDispatchMode):
 
     def close(self) -> list[Segment]:
         """The finished record: what is freed from now on belongs to nobody's step."""
+        for watch in self._watches:
+            watch.detach()
         self._here = Segment(Place("after"))
         return self.segments
 
@@ -101,30 +104,40 @@ class Recorder(TorchDispatchMode):
 
     def adopt(self, tensors: Iterable[torch.Tensor], part: str) -> None:
         """Count tensors that were there before (weights, buffers) as allocated here."""
-        for tensor in tensors:
-            self._see(tensor, part)
+        for storage in (storage for tensor in tensors for storage in _storages(tensor)):
+            ref = self._see_storage(storage)
+            if ref is not None:
+                self._here.parts[ref.index] = part
 
     def mark(self, tensors: Iterable[torch.Tensor], part: str) -> None:
         """Say which part some allocations belong to, wherever in the step they were made (gradients, optimizer states)."""
         by_place = {segment.place: segment for segment in self.segments}
-        for tensor in tensors:
-            ref = self._live.get(tensor.untyped_storage()._cdata)
+        for storage in (storage for tensor in tensors for storage in _storages(tensor)):
+            ref = self._live.get(storage._cdata)
             if ref is not None:
                 by_place[ref.place].parts[ref.index] = part
 
-    def _see(self, tensor: torch.Tensor, part: str | None = None) -> None:
-        storage = tensor.untyped_storage()
+    def _see(self, tensor: torch.Tensor) -> None:
+        for storage in _storages(tensor):
+            self._see_storage(storage)
+
+    def _see_storage(self, storage: torch.UntypedStorage) -> Ref | None:
+        """Note a storage that is new, and the moment in which it is freed; None if it is known."""
         key = storage._cdata
         if key in self._live:
-            return
+            return None
+        ref = self._live[key] = self._allocate(storage.nbytes())
+        watch = weakref.finalize(storage, self._freed, key)
+        watch.atexit = False
+        self._watches.append(watch)
+        return ref
+
+    def _allocate(self, size: int) -> Ref:
         here = self._here
         ref = Ref(here.place, here.allocations)
         here.allocations += 1
-        here.events.append(Alloc(storage.nbytes()))
-        if part is not None:
-            here.parts[ref.index] = part
-        self._live[key] = ref
-        weakref.finalize(storage, self._freed, key).atexit = False
+        here.events.append(Alloc(size))
+        return ref
 
     def _freed(self, key: int) -> None:
         ref = self._live.pop(key, None)
@@ -141,15 +154,28 @@ class Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func.namespace == "prim":  # questions about a tensor (its device, its layout)
+            return result
         outputs = [leaf for leaf in _tensors(result)]
         inputs = [leaf for leaf in _tensors((args, kwargs))]
+        buffers = [self._allocate(size) for size in _hidden_buffers(func, args, outputs)]
         for output in outputs:
             self._see(output)
-        if not func.is_view and func.namespace != "prim" and func.overloadpacket not in _NO_WORK:
+        self._here.events.extend(Free(buffer) for buffer in buffers)
+        if not func.is_view and func.overloadpacket not in _NO_WORK:
             self._here.works[_work(func, args, kwargs, result, inputs, outputs)] += 1
             if str(func.overloadpacket) == FUSED_4BIT:
                 self._here.works[_unpacking(args)] += 1
         return result
+
+
+def _storages(tensor: torch.Tensor) -> list[torch.UntypedStorage]:
+    """Where a tensor's numbers are: a sparse one has its places and its values."""
+    if tensor.layout == torch.sparse_coo:
+        return [tensor._indices().untyped_storage(), tensor._values().untyped_storage()]
+    if tensor.layout != torch.strided:
+        return [part.untyped_storage() for part in (tensor.crow_indices(), tensor.col_indices(), tensor.values())]
+    return [tensor.untyped_storage()]
 
 
 def _tensors(values: Any) -> list[torch.Tensor]:
@@ -178,6 +204,31 @@ _NO_WORK = frozenset(
 FUSED_4BIT = "bitsandbytes.gemm_4bit"
 
 
+# With at most this many rows of input a fused kernel unpacks the weight in registers; the exact number depends on the GPU
+# and the shape and lies between 5 and 1536 (bitsandbytes 0.50, `_gemm_4bit_use_custom_cuda`).
+FUSED_4BIT_ROWS = 320
+INT8_PRODUCT = "bitsandbytes.int8_scaled_mm"
+
+
+def _hidden_buffers(func: Any, args: tuple, outputs: list[torch.Tensor]) -> list[int]:
+    """Bytes of the buffers that a fused operation's GPU kernel takes and gives back, which no dispatch shows.
+
+    A 4-bit product: its scales and the unpacked weight (bitsandbytes 0.50, `_dequant_linear_fallback`). An int8 product: the
+    int32 sums before they are scaled (`int8_scaled_mm`).
+    """
+    name = str(func.overloadpacket)
+    if name == FUSED_4BIT:
+        inputs, packed, (out_features, in_features), scales, block, *_ = args
+        if inputs.numel() // in_features <= FUSED_4BIT_ROWS:
+            return []
+        blocks = -(-2 * packed.numel() // block)
+        scales_in_two_steps = [4 * blocks, 4 * blocks] if blocks != scales.numel() else []
+        return [*scales_in_two_steps, out_features * in_features * inputs.element_size()]
+    if name == INT8_PRODUCT:
+        return [4 * outputs[0].numel()]
+    return []
+
+
 def _unpacking(args: tuple) -> Work:
     """Reading a packed weight [out, in] and writing it unpacked."""
     inputs, packed, (out_features, in_features), *_ = args
@@ -189,15 +240,35 @@ def _flops(func: Any, args: tuple, kwargs: dict, result: Any) -> int | None:
     """Floating point operations of a matrix product, convolution or attention; None of anything else."""
     if str(func.overloadpacket) == FUSED_4BIT:
         return 2 * args[0].numel() * args[2][0]
+    if str(func.overloadpacket) == INT8_PRODUCT:
+        return 2 * args[0].numel() * args[1].shape[0]
     counted = flop_registry.get(func.overloadpacket)
     return int(counted(*args, **kwargs, out_val=result)) if counted is not None else None
 
 
+# Operations that read only as much of their first input as they write: the table of an embedding is not gone through.
+_PICKING = frozenset(
+    {
+        torch.ops.aten.embedding,
+        torch.ops.aten.gather,
+        torch.ops.aten.index,
+        torch.ops.aten.index_select,
+        torch.ops.aten.nll_loss_forward,
+    }
+)
+# Systems of equations: many small steps one after the other, whatever the size.
+_SOLVING = frozenset({"_linalg_solve_ex", "linalg_lu_solve", "linalg_inv_ex", "linalg_lu_factor_ex"})
+
+
 def _work(func: Any, args: tuple, kwargs: dict, result: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Work:
     flops = _flops(func, args, kwargs, result)
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in [*inputs, *outputs])
+    read = [*inputs[1:], *outputs] if func.overloadpacket in _PICKING else inputs
+    moved = sum(tensor.numel() * tensor.element_size() for tensor in [*read, *outputs])
     floating = [tensor for tensor in (*inputs, *outputs) if tensor.is_floating_point()]
     largest = max(floating or inputs or outputs, key=lambda tensor: tensor.numel(), default=None)
     dtype = _DTYPES.get(largest.dtype, "fp32") if largest is not None else "fp32"
-    kind = "other" if flops is None else "attention" if "attention" in func.overloadpacket.__name__ else "matmul"
+    name = func.overloadpacket.__name__
+    kind = "solve" if name in _SOLVING else "other"
+    if flops is not None:
+        kind = "attention" if "attention" in name else "matmul"
     return Work(kind, dtype, flops or 0, moved)

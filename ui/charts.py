@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 
+from engine.xray import XRay
 from ui import words
 from ui.curves import Break, Curves, Line
 
@@ -121,4 +122,46 @@ def _with_breaks(chart: go.Figure, breaks: tuple[Break, ...], lines: tuple[str, 
             yanchor="bottom",
             showarrow=False,
         )
+    return chart
+
+
+def lengths(found: XRay) -> go.Figure:
+    """Rows by their exact length in tokens, with the longest sequence as a line; the bars beyond it are hatched.
+
+    The last bar may hold lengths of a long tail; it is drawn as wide as the others.
+    """
+    chart = _empty("lengths", height=LOW + 40, hint="No rows.", has_data=bool(found.histogram))
+    width = min((end - start for start, end, _ in found.histogram), default=1)
+    for name, beyond in (("kept whole", False), ("cut", True)):
+        bins = [(start, end, rows) for start, end, rows in found.histogram if (start > found.max_length) == beyond]
+        chart.add_trace(
+            go.Bar(
+                x=[start + (width - 1) / 2 for start, *_ in bins],
+                y=[rows for *_, rows in bins],
+                width=width,
+                name=name,
+                marker=dict(color=ORANGE if beyond else BLUE, pattern_shape="/" if beyond else "", line_width=0),
+                customdata=[f"{start:,} to {end - 1:,}" if end - start > 1 else f"{start:,}" for start, end, _ in bins],
+                hovertemplate="%{customdata} tokens: %{y:,} rows",
+            )
+        )
+    drawn = max((start + width for start, *_ in found.histogram), default=1)
+    shown = found.max_length <= 1.5 * drawn  # a line far to the right would press the bars together
+    end = 1.04 * max(drawn, found.max_length if shown else 0)
+    chart.update_layout(bargap=0.04, barmode="overlay", hovermode="closest", margin_t=30)
+    chart.update_xaxes(title_text="Tokens", range=[0, end])
+    chart.update_yaxes(title_text="Rows", rangemode="tozero")
+    if shown:
+        chart.add_vline(x=found.max_length + 0.5, line=dict(color=INK, width=2))
+    right = not shown or found.max_length > end / 2
+    chart.add_annotation(
+        text=f"longest sequence: {found.max_length:,}{'' if shown else ' →'}",
+        x=found.max_length if shown else 1,
+        xref="x" if shown else "paper",
+        y=1,
+        yref="paper",
+        yanchor="bottom",
+        xanchor="right" if right else "left",
+        showarrow=False,
+    )
     return chart

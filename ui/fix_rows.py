@@ -38,6 +38,17 @@ class Row:
     apply: gr.Button
 
 
+@dataclass
+class Turn:
+    """Which search of a page is the newest: an older one that is still under way shows nothing more."""
+
+    number: int = 0
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
+
+
 @dataclass(frozen=True, kw_only=True)
 class FixRows:
     """The list of fixes below the fit card."""
@@ -46,6 +57,7 @@ class FixRows:
     title: gr.HTML
     rows: tuple[Row, ...]  # one for each kind of fix
     found: gr.State  # the changes of each shown row
+    turn: gr.State  # a `Turn`: one object per open page, shared by its events
 
     @property
     def rendered(self) -> list[Component]:
@@ -59,7 +71,7 @@ def build() -> FixRows:
     with gr.Column(visible=False, elem_classes=["fixes"], elem_id="fixes", min_width=0) as box:
         title = markup.block("")
         rows = tuple(_row(number) for number in range(len(KINDS)))
-    return FixRows(box=box, title=title, rows=rows, found=gr.State([]))
+    return FixRows(box=box, title=title, rows=rows, found=gr.State([]), turn=gr.State(Turn()))
 
 
 def _row(number: int) -> Row:
@@ -98,27 +110,33 @@ def hidden(rows: FixRows) -> dict[Component, Any]:
 
 
 def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Dependency]) -> None:
-    """Look for fixes after each of the events `after`; stop when the plan changes; apply one on a click."""
+    """Look for fixes after each of the events `after`; a newer search ends an older one; apply one on a click."""
 
     @guarded
-    def look(**values: Any) -> Iterator[dict[Component, Any]]:
+    def look(turn: Turn, **values: Any) -> Iterator[dict[Component, Any]]:
+        mine = turn.next()
         plan = form.read(values)
         if not estimator.ready or any(issue.severity == "error" for issue in checks.check(plan)):
             yield hidden(rows)
             return
-        fixes = estimator.fixes(plan)
-        yield from _shown(rows, fixes)
+        newest = (kind for kind in KINDS if turn.number == mine)  # asked before each kind: an older search soon ends
+        for update in _shown(rows, estimator.fixes(plan, newest)):
+            # A stream that ends before its first update would empty all its outputs, so an outdated one skips instead.
+            yield update if turn.number == mine else {rows.found: gr.skip()}
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    looking = [
-        event.success(look, inputs_kwargs=the_form.controls, outputs=rows.rendered, concurrency_limit=2, **quiet)
-        for event in after
-    ]
-    gr.on([control.change for control in the_form.inputs], None, None, None, cancels=looking, **quiet)
+    for event in after:
+        event.success(
+            look,
+            inputs_kwargs={"turn": rows.turn, **the_form.controls},
+            outputs=rows.rendered,
+            concurrency_limit=2,
+            **quiet,
+        )
     for number, row in enumerate(rows.rows):
         row.apply.click(
             _applied(rows, the_form, number),
-            inputs_kwargs={"found": rows.found, **the_form.controls},
+            inputs_kwargs={"found": rows.found, "turn": rows.turn, **the_form.controls},
             outputs=[*the_form.controls.values(), *rows.rendered],
             trigger_mode="once",
             concurrency_limit=None,
@@ -152,7 +170,8 @@ def _list(rows: FixRows, found: list[Fix], sentence: str) -> dict[Component, Any
 
 def _applied(rows: FixRows, the_form: Form, number: int) -> Any:
     @guarded
-    def apply(found: list[dict[str, Any]], **values: Any) -> dict[Component, Any]:
+    def apply(found: list[dict[str, Any]], turn: Turn, **values: Any) -> dict[Component, Any]:
+        turn.next()  # a fix of the plan as it was must not come after the list is hidden
         changes = found[number] if number < len(found) else {}
         return form.shown(form.read(values).with_(**changes), the_form) | hidden(rows)
 

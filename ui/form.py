@@ -8,6 +8,7 @@ control yet keep the values of the plan that was loaded last (`base`).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,15 +17,29 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import build, hardware, models
+from engine import build, data, hardware, models
 from engine.demos import DEMOS, first_plan
 from engine.methods import METHODS, Method, Option
-from engine.plan import FIELDS, THIS_MACHINE, DataSource, Knob, Plan, PlanError
+from engine.objectives import OBJECTIVES
+from engine.peft_options import MEANT_FOR_PEFT_ITSELF
+from engine.plan import FIELDS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
 from ui import words
 
 BASE = "base"  # the argument that carries the loaded plan
-MADE_BY_HAND = ("model", "datasets", "max_length", "method", "quantization", "gpu")  # each has its own place or rules
-WITHOUT_CONTROL = ("version", "method_options", "objective", "objective_options")
+CARD = "method_card"  # the cards of the most used methods, which follow the list of all
+BEFORE = "method_before"  # the method whose options are shown
+OTHER = "option_others"  # the chosen method's options without a control of their own, as JSON
+OBJECTIVE_OPTIONS = "objective_options"  # the objective's own settings, as JSON
+MADE_BY_HAND = (
+    "model",
+    "objective",
+    "datasets",
+    "max_length",
+    "method",
+    "quantization",
+    "gpu",
+)  # each has its own place or rules
+WITHOUT_CONTROL = ("version", "method_options", "objective_options")
 GENERATED = tuple(
     name for name, knob in FIELDS.items() if knob.group != "hidden" and name not in (*MADE_BY_HAND, *WITHOUT_CONTROL)
 )
@@ -40,7 +55,7 @@ class Form:
     @property
     def inputs(self) -> list[Component]:
         """The controls that a person can change."""
-        return [control for name, control in self.controls.items() if name != BASE]
+        return [control for name, control in self.controls.items() if name not in (BASE, CARD, BEFORE)]
 
 
 def defaults() -> Plan:
@@ -51,20 +66,54 @@ def defaults() -> Plan:
 # --- options: one control for all methods that share an option ------------------------------------------------------
 
 
-def option_names() -> dict[str, Option]:
-    """Argument name -> option. Options that are alike share one control: rank stays when LoRA becomes QLoRA."""
+@functools.cache
+def option_names() -> Mapping[str, Option]:
+    """Argument name -> the first option of that name. Options of one name and kind share a control, whatever their default."""
     named: dict[str, Option] = {}
     for method in METHODS.values():
         for option in method.options:
-            if option not in named.values():
+            alike = any(_alike(option, known) for known in named.values())
+            if option.knob.group != "hidden" and not alike:
                 name = f"option_{option.name}"
                 named[name if name not in named else f"{name}_of_{method.key}"] = option
     return named
 
 
-def options_of(method: Method, names: Mapping[str, Option]) -> Iterator[tuple[str, Option]]:
-    """The (argument name, option) pairs of one method."""
-    return ((name, option) for name, option in names.items() if option in method.options)
+def _alike(one: Option, two: Option) -> bool:
+    """Whether one control serves both."""
+    kinds = [(option.name, option.knob.kind, option.knob.optional, option.knob.choices) for option in (one, two)]
+    return kinds[0] == kinds[1]
+
+
+def options_of(method: Method) -> Iterator[tuple[str, Option]]:
+    """The (argument name, option) pairs of one method's options that have a control."""
+    for option in method.options:
+        if option.knob.group != "hidden":
+            yield next(name for name, first in option_names().items() if _alike(option, first)), option
+
+
+def others_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a plan that have no control and are not at their defaults (or not the method's at all)."""
+    defaults = {option.name: option.default for option in method.options}
+    shown = {option.name for _, option in options_of(method)}
+    return {name: value for name, value in options.items() if name not in shown and not _same(value, defaults.get(name, ...))}
+
+
+def others_text(method: Method, options: Mapping[str, Any]) -> str:
+    """Those as the form shows them."""
+    others = others_of(method, options)
+    return json.dumps(others) if others else ""
+
+
+def _same(value: Any, other: Any) -> bool:
+    return type(value) is type(other) and value == other
+
+
+def others_help(method: Method) -> str:
+    """What may be written among the other options."""
+    hidden = (option.name for option in method.options if option.knob.group == "hidden")
+    names = ", ".join(name for name in hidden if name not in MEANT_FOR_PEFT_ITSELF)
+    return f'As JSON, for instance {{"layers_to_transform": [0, 1]}}. There are: {names}.' if names else "This method has none."
 
 
 # --- controls -------------------------------------------------------------------------------------------------------
@@ -88,7 +137,7 @@ def control(name: str, knob: Knob, value: Any, *, hint: str = "", **more: Any) -
         return gr.Radio(choices=list(knob.choices), elem_classes=["pills"], **common)
     if knob.kind == "choice":
         return gr.Dropdown(choices=list(knob.choices), **common)
-    if knob.kind == "integer":
+    if knob.kind == "integer" and not knob.optional:
         return gr.Number(precision=0, placeholder=hint or placeholder(value), **common)
     if knob.kind == "number" and not knob.optional:
         return gr.Number(step=0.01, placeholder=hint or placeholder(value), **common)
@@ -102,19 +151,35 @@ def placeholder(value: Any) -> str:
 
 def to_control(knob: Knob, value: Any) -> Any:
     """A plan's value as its control shows it."""
-    if knob.optional:
-        return "" if value is None else f"{value:g}"
-    return _text(value) if knob.kind in ("names", "object") else value
+    if knob.kind in ("flag", "choice"):
+        return value
+    if value is None:
+        return ""
+    as_text = knob.optional or knob.kind in ("names", "object", "mapping")
+    return _text(value) if as_text else value
 
 
 def from_control(knob: Knob, value: Any, default: Any) -> Any:
-    """A control's value as the plan has it; empty means the default (or None, where the knob allows it)."""
+    """A control's value as the plan has it; empty means the default."""
     if value is None or (isinstance(value, str) and not value.strip()):
-        return None if knob.optional else default
+        return default
     if knob.kind == "names":
         names = [name.strip() for name in str(value).split(",") if name.strip()]
         return names[0] if len(names) == 1 else names
-    return _number(value) if knob.kind in ("number", "integer") and isinstance(value, str) else value
+    if knob.kind in ("object", "mapping"):
+        return _from_json(value)
+    if knob.kind in ("number", "integer") and isinstance(value, str):
+        value = _number(value)
+    whole = knob.kind == "integer" and isinstance(value, float) and value.is_integer()
+    return int(value) if whole else value
+
+
+def _from_json(text: Any) -> Any:
+    """What a text says as JSON; another text is a word."""
+    try:
+        return json.loads(text) if isinstance(text, str) else text
+    except (json.JSONDecodeError, RecursionError):
+        return text.strip()
 
 
 def _number(text: str) -> float | str:
@@ -127,8 +192,10 @@ def _number(text: str) -> float | str:
 
 def _text(value: Any) -> str:
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return json.dumps(value) if isinstance(value, Mapping) else f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(value) if all(isinstance(part, str) for part in value) else json.dumps(value)
+    if isinstance(value, (Mapping, bool)):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def quantization_control(plan: Plan) -> Component:
@@ -139,22 +206,60 @@ def quantization_control(plan: Plan) -> Component:
     return control("quantization", knob, chosen, visible=len(allowed) > 1)
 
 
-def model_choices() -> list[tuple[str, str]]:
-    """The models of the catalogue, by title and id."""
-    return [
-        (model.title if model.id in model.title else f"{model.title} · {model.id}", model.id)
-        for model in models.trainable_models()
-    ]
+def model_choices(objective: str) -> list[tuple[str, str]]:
+    """The models that the objective can train: what a person types is looked for in name, id, size, family and licence."""
+    return [(models.label(model), model.id) for model in models.trainable_models(OBJECTIVES[objective].task)]
+
+
+def objective_choices() -> list[tuple[str, str]]:
+    """All objectives; typing finds them by name or by what they do."""
+    return [(f"{row.label}: {row.sentence}", key) for key, row in OBJECTIVES.items()]
+
+
+def objective_help(key: str) -> str:
+    """What may be written among the objective's options, with what holds where nothing is."""
+    named = ", ".join(f"{option.name} ({_text(option.default)})" for option in OBJECTIVES[key].options)
+    return f'As JSON, for instance {{"{OBJECTIVES[key].options[0].name}": ...}}. There are: {named}.' if named else ""
+
+
+def objective_updates(key: str, form: Form, options: Mapping[str, Any] | None = None) -> dict[Component, Any]:
+    """Show what goes with the objective: its options, and the models that it can train."""
+    text = json.dumps(options) if options else ""
+    has_some = bool(OBJECTIVES[key].options)
+    return {
+        form.controls[OBJECTIVE_OPTIONS]: gr.update(value=text, info=objective_help(key), visible=has_some),
+        form.controls["model"]: gr.update(choices=model_choices(key)),
+    }
 
 
 def data_choices(*own: tuple[str, str]) -> list[tuple[str, str]]:
-    """The demo sets, and the uploads of this page."""
+    """The demo sets, and a person's own sets."""
     return [(demo.title, demo.path) for demo in DEMOS.values()] + list(own)
 
 
+def own_data(plan: Plan) -> list[tuple[str, str]]:
+    """The plan's own sets by their names; on the owner's computer, all that was uploaded, so that a reload loses nothing."""
+    used = [source for source in plan.datasets if data.UPLOAD_ID.match(source.path) or data.is_hub(source)]
+    listed = data.uploads() if models.local_paths_allowed() else []
+    named = {path: f"Yours: {name}" for name, path in listed} | {
+        source.path: f"{'Hub' if data.is_hub(source) else 'Yours'}: {data.title(source)}" for source in used
+    }
+    return [(name, path) for path, name in named.items()]
+
+
+def card_choices() -> list[tuple[str, str]]:
+    """The most used methods as cards: the label, and below it the sentence (the style sheet sets the first line apart)."""
+    return [(f"{method.label}\n{method.sentence}", key) for key, method in METHODS.items() if method.featured]
+
+
 def method_choices() -> list[tuple[str, str]]:
-    """Each method as a card: its label, and below it the sentence (the style sheet sets the first line apart)."""
-    return [(f"{method.label}\n{method.sentence}", key) for key, method in METHODS.items()]
+    """All methods, group by group; typing finds them by name, group or what they do."""
+    return [(f"{method.label} · {method.group}: {method.sentence}", key) for key, method in METHODS.items()]
+
+
+def card_of(key: str) -> str | None:
+    """The card that stands for a method, if one does."""
+    return key if METHODS[key].featured else None
 
 
 def gpu_choices() -> list[tuple[str, str]]:
@@ -173,20 +278,32 @@ def read(values: Mapping[str, Any]) -> Plan:
     method = METHODS[values["method"]]
     fresh = defaults()
     generated = {name: from_control(FIELDS[name], values[name], getattr(fresh, name)) for name in GENERATED}
-    options = {
-        option.name: from_control(option.knob, values[name], option.default)
-        for name, option in options_of(method, option_names())
-    }
+    options = {option.name: from_control(option.knob, values[name], option.default) for name, option in options_of(method)}
     return base.with_(
         **generated,
         model=_model(values["model"], base),
         datasets=_datasets(values["datasets"], base),
         max_length=from_control(FIELDS["max_length"], values["max_length"], fresh.max_length),
+        objective=values.get("objective") or base.objective,
+        objective_options=_others(values.get(OBJECTIVE_OPTIONS), "objective_options"),
         method=method.key,
-        method_options=options,
+        method_options=options | _others(values.get(OTHER)),
         quantization=values["quantization"] if values["quantization"] in method.quantizations else method.quantization,
         gpu=values["gpu"] or THIS_MACHINE,
     )
+
+
+def _others(text: Any, field: str = "method_options") -> dict[str, Any]:
+    """The options that were written as JSON.
+
+    Raises:
+        PlanError: the text is no JSON object.
+    """
+    found = _from_json(text) if text else {}
+    if isinstance(found, Mapping):
+        return dict(found)
+    fix = 'Write an object, for instance {"layers_to_transform": [0, 1]}.'
+    raise PlanError([Issue(field=field, message="the options are not valid JSON.", fix=fix)])
 
 
 def _model(value: Any, base: Plan) -> str | dict:
@@ -206,21 +323,47 @@ def shown(plan: Plan, form: Form) -> dict[Component, Any]:
     method = METHODS.get(plan.method, METHODS[defaults().method])
     values: dict[str, Any] = {name: to_control(FIELDS[name], getattr(plan, name)) for name in (*GENERATED, "max_length")}
     values |= {BASE: plan.to_json(), "model": _text(plan.model), "datasets": plan.datasets[0].path, "method": method.key}
+    objective = plan.objective if plan.objective in OBJECTIVES else defaults().objective
+    values |= {"objective": objective}
     values |= {"gpu": plan.gpu if plan.gpu in hardware.gpus() else THIS_MACHINE}
     updates = {form.controls[name]: value for name, value in values.items()}
-    return updates | method_updates(method, form, options=plan.method_options, quantization=plan.quantization)
+    updates[form.controls["datasets"]] = gr.update(choices=data_choices(*own_data(plan)), value=plan.datasets[0].path)
+    of_objective = objective_updates(objective, form, plan.objective_options)
+    of_objective[form.controls["model"]] = gr.update(choices=model_choices(objective), value=_text(plan.model))
+    of_method = method_updates(method, form, options=plan.method_options, quantization=plan.quantization)
+    return updates | of_objective | of_method
+
+
+def demo_plan(path: str, objective: str) -> Plan | None:
+    """The plan of a demo set that is for another objective than the chosen one; None where the form may stay as it is."""
+    demo = next((demo for demo in DEMOS.values() if demo.path == path), None)
+    plan = demo.plan() if demo is not None else None
+    return plan if plan is not None and plan.objective != objective else None
 
 
 def method_updates(
-    method: Method, form: Form, *, options: Mapping[str, Any] | None = None, quantization: str = ""
+    method: Method, form: Form, *, options: Mapping[str, Any] | None = None, quantization: str = "", before: str = ""
 ) -> dict[Component, Any]:
-    """Show what goes with the method, and nothing else: its options (set to `options`, if given), its quantizations."""
-    own = dict(options_of(method, option_names()))
+    """Show what goes with the method, and nothing else.
+
+    Args:
+        method: the chosen one.
+        form: the controls.
+        options: a plan's options, to be shown; without them what `before` had the same default for stays as it is.
+        quantization: what the plan has, or what was chosen; kept if it goes with the method.
+        before: the method whose options are shown now.
+    """
+    own = dict(options_of(method))
+    kept = dict(options_of(METHODS[before])) if before in METHODS and options is None else {}
     updates: dict[Component, Any] = {form.controls[name]: gr.update(visible=name in own) for name in option_names()}
-    if options is not None:
-        for name, option in own.items():
-            value = to_control(option.knob, options.get(option.name, option.default))
-            updates[form.controls[name]] = gr.update(value=value, visible=True)
+    for name, option in own.items():
+        facts: dict[str, Any] = {"visible": True, "label": option.knob.label, "info": option.knob.help}
+        if name not in kept or kept[name].default != option.default:
+            facts["value"] = to_control(option.knob, (options or {}).get(option.name, option.default))
+        updates[form.controls[name]] = gr.update(**facts)
+    text = others_text(method, options or {})
+    updates[form.controls[OTHER]] = gr.update(value=text, info=others_help(method), visible=bool(method.options))
+    updates |= {form.controls[CARD]: card_of(method.key), form.controls[BEFORE]: method.key}
     chosen = quantization if quantization in method.quantizations else method.quantization
     several = len(method.quantizations) > 1  # where there is one only, there is nothing to choose
     updates[form.controls["quantization"]] = gr.update(choices=list(method.quantizations), value=chosen, visible=several)

@@ -1,4 +1,4 @@
-"""The page: the header, the five tabs, and what happens between them.
+"""The page: the header, the six tabs, and what happens between them.
 
 build_page(estimator, answers)    the Blocks, to be mounted by app.py
 theme(), CSS_PATHS, HEAD          what `gr.mount_gradio_app` needs beside it
@@ -14,8 +14,9 @@ from gradio.components import Component
 
 from engine import hardware, runs
 from engine.home import ASSETS
-from ui import form, history_tab, markup, plan_tab, run_picker, ship_tab, train_tab, try_tab, words
+from ui import api, data_tab, form, history_tab, markup, plan_tab, run_picker, ship_tab, train_tab, try_tab, words
 from ui.border import guarded
+from ui.data_tab import DataTab
 from ui.history_tab import HistoryTab
 from ui.plan_tab import PlanTab
 from ui.ship_tab import ShipTab
@@ -46,6 +47,7 @@ class Page:
 
     tabs: gr.Tabs
     plan: PlanTab
+    data: DataTab
     train: TrainTab
     try_: TryTab
     ship: ShipTab
@@ -59,6 +61,8 @@ def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs", selected="plan") as tabs:
             with gr.Tab("Plan", id="plan"):
                 plan = plan_tab.build()
+            with gr.Tab(data_tab.TITLE, id="data") as tab:
+                data = data_tab.build(tab)
             with gr.Tab("Train", id="train"):
                 train = train_tab.build()
             with gr.Tab("Try", id="try") as tab:
@@ -67,8 +71,9 @@ def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
                 ship = ship_tab.build(tab)
             with gr.Tab("History", id="history") as tab:
                 history = history_tab.build(tab)
-        page = Page(tabs=tabs, plan=plan, train=train, try_=try_, ship=ship, history=history)
+        page = Page(tabs=tabs, plan=plan, data=data, train=train, try_=try_, ship=ship, history=history)
         plan_tab.wire(plan, estimator, blocks)
+        data_tab.wire(data, plan.form, estimator, blocks, tabs)
         train_tab.wire(train)
         try_tab.wire(try_, answers)
         ship_tab.wire(ship)
@@ -76,6 +81,7 @@ def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
         _wire_start(page)
         _wire_next_steps(page)
         _wire_address(page, blocks)
+        api.add(estimator)
     return blocks
 
 

@@ -10,22 +10,25 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checks, data, hardware, models, runs
+from engine import checks, data, hardware, lengths, models, runs
+from engine.data import sources
 from engine.methods import METHODS
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
-from ui import fitcard, fix_rows, form, markup, survey_table, words
+from estimators import measured
+from ui import fitcard, fix_rows, form, markup, offers, survey_table, words
 from ui.border import guarded
-from ui.fix_rows import FixRows
+from ui.fix_rows import FixRows, Turn
 from ui.form import BASE, Form
+from ui.offers import Offers
 from ui.survey_table import Survey
 
 if TYPE_CHECKING:
     from estimators.client import Estimator
 
-UPLOAD_TYPES = [".jsonl", ".json"]
+UPLOAD_TYPES = list(sources.UPLOAD_SUFFIXES)
 MODEL_INFO = "Search the catalogue, or enter any Hugging Face id or the text of a config.json."
 MODEL_INFO_LOCAL = "Search the catalogue, or enter any Hugging Face id, a local folder or the text of a config.json."
-DATA_INFO = "A demo set, or your own rows: upload a file of chats, prompts with completions, or texts."
+DATA_INFO = "A demo set, or your own rows. The Data tab shows what the model learns from."
 ELSEWHERE = "This GPU is not in this machine, so the run cannot start here. Take the plan to where that GPU is:"
 
 
@@ -49,6 +52,8 @@ class PlanTab:
     fixes: FixRows
     gpu_survey: Survey
     method_survey: Survey
+    limits: Offers
+    budget: Offers
 
     @property
     def rendered(self) -> list[Component]:
@@ -84,7 +89,7 @@ def build() -> PlanTab:
             )
             _model_card(plan, controls, titles)
             upload = _data_card(plan, controls, titles)
-            method_survey = _method_card(plan, controls, titles)
+            method_survey, within = _method_card(plan, controls, titles)
             run_name, gpu_survey = _hardware_card(plan, controls)
             with gr.Accordion("The plan as JSON", open=False, elem_classes=["fold"]):
                 plan_json = gr.Code(
@@ -100,6 +105,8 @@ def build() -> PlanTab:
             markup.block(fitcard.fold_switch(), elem_classes=["fit-fold"])
             card = markup.block(fitcard.waiting(), elem_id="fit-card")
             fixes = fix_rows.build()
+            with gr.Column(elem_classes=["fixes", "limits"], min_width=0):
+                further = offers.limits()
             with gr.Column(elem_classes=["fit-go"], min_width=0):
                 working = markup.block("", elem_id="fit-working")
                 start = gr.Button("Start training", variant="primary", elem_id="start-training")
@@ -121,6 +128,8 @@ def build() -> PlanTab:
         fixes=fixes,
         gpu_survey=gpu_survey,
         method_survey=method_survey,
+        limits=further,
+        budget=within,
     )
 
 
@@ -132,7 +141,7 @@ def _model_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr
     with gr.Column(elem_classes=["card"], min_width=0):
         titles["model"] = _title(1, "Model", form.model_facts(plan))
         controls["model"] = gr.Dropdown(
-            choices=form.model_choices(),
+            choices=form.model_choices(plan.objective),
             value=plan.model,
             label="Model",
             info=MODEL_INFO_LOCAL if models.local_paths_allowed() else MODEL_INFO,
@@ -155,22 +164,48 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
                 elem_id="dataset",
             )
             controls["max_length"] = form.control("max_length", FIELDS["max_length"], plan.max_length)
+        with gr.Row(elem_classes=["fields", "fields-wide"]):
+            controls["objective"] = gr.Dropdown(
+                choices=form.objective_choices(),
+                value=plan.objective,
+                label="Objective",
+                info="What the model is trained for. Type to search.",
+                filterable=True,
+                elem_id="objective",
+            )
+            controls[form.OBJECTIVE_OPTIONS] = gr.Textbox(
+                "",
+                label="Options of the objective",
+                info=form.objective_help(plan.objective),
+                max_lines=4,
+                visible=False,
+                elem_id="objective-options",
+            )
         return gr.UploadButton(
-            "Upload your own .jsonl or .json", file_types=UPLOAD_TYPES, size="sm", elem_id="upload", elem_classes=["upload"]
+            "Upload your own data", file_types=UPLOAD_TYPES, size="sm", elem_id="upload", elem_classes=["upload"]
         )
 
 
-def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> Survey:
+def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> tuple[Survey, Offers]:
     names = form.option_names()
     method = METHODS[plan.method]
     with gr.Column(elem_classes=["card"], min_width=0):
         titles["method"] = _title(3, "Method", "")
-        controls["method"] = gr.Radio(
-            choices=form.method_choices(),
-            value=plan.method,
+        controls[form.BEFORE] = gr.State(method.key)
+        controls[form.CARD] = gr.Radio(
+            choices=form.card_choices(),
+            value=form.card_of(method.key),
             label="How the model is changed",
             elem_id="method",
             elem_classes=["cards"],
+        )
+        controls["method"] = gr.Dropdown(
+            choices=form.method_choices(),
+            value=method.key,
+            label="Or any other method",
+            info=f"All {len(form.method_choices())} of them. Type to search: a name, a family, or what it should do.",
+            filterable=True,
+            elem_id="all-methods",
         )
         with gr.Row(elem_classes=["fields"]):
             _options(names, "common", method, plan, controls)
@@ -178,17 +213,28 @@ def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, g
         more = gr.Accordion("More settings", open=False, elem_classes=["fold"], elem_id="more-settings")
         with more, gr.Row(elem_classes=["fields"]):
             _options(names, "more", method, plan, controls)
+            controls[form.OTHER] = gr.Textbox(
+                form.others_text(method, plan.method_options),
+                label="All other options of the method",
+                info=form.others_help(method),
+                max_lines=4,
+                visible=bool(method.options),
+                elem_id="option-others",
+            )
             controls["quantization"] = form.quantization_control(plan)
             _generated("more", plan, controls)
-        return survey_table.methods()
+        within = offers.budget()
+        return survey_table.methods(), within
 
 
 def _options(names: dict[str, Any], group: str, method: Any, plan: Plan, controls: dict[str, Component]) -> None:
     """The controls of all methods' options of a group; those of the other methods are there, but hidden."""
-    for name, option in names.items():
-        if option.knob.group == group:
+    own = dict(form.options_of(method))
+    for name, first in names.items():
+        option = own.get(name, first)
+        if first.knob.group == group:
             value = plan.method_options.get(option.name, option.default)
-            controls[name] = form.control(name, option.knob, value, visible=option in method.options)
+            controls[name] = form.control(name, option.knob, value, visible=name in own)
 
 
 def _generated(group: str, plan: Plan, controls: dict[str, Component]) -> None:
@@ -226,8 +272,8 @@ def _hardware_card(plan: Plan, controls: dict[str, Component]) -> tuple[gr.Textb
 
 def data_facts(plan: Plan) -> str:
     """The size of the data and its format; what is wrong with them is said in the fit card."""
-    scans = [data.scan(source) for source in plan.datasets]
-    if any(found.issues for found in scans):
+    scans = [data.scan(source, lengths.accepts(plan)) for source in plan.datasets]
+    if any(found.errors for found in scans) or not scans:
         return ""
     rows, characters = sum(found.rows for found in scans), sum(found.characters for found in scans)
     longest = max((found.longest for found in scans), default=0)
@@ -238,14 +284,19 @@ def data_facts(plan: Plan) -> str:
 
 def estimate(plan: Plan, estimator: Estimator) -> str:
     """The fit card of a plan, whatever comes of asking."""
-    problems = [*checks.check(plan), *(issue for source in plan.datasets for issue in data.scan(source).issues)]
+    scans = (data.scan(source, lengths.accepts(plan)) for source in plan.datasets)
+    problems = [*checks.check(plan), *(issue for found in scans for issue in found.issues), *lengths.check_shapes(plan)]
     errors = [issue for issue in problems if issue.severity == "error"]
     if errors:
         return fitcard.issues(dict.fromkeys(errors))
     if not estimator.ready:
         return fitcard.waiting("The estimator is warming up, a few seconds after the start of the app.")
     try:
-        return fitcard.estimated(estimator.ask(plan), warnings=problems)
+        found = estimator.ask(plan)
+        counted = lengths.check(plan)  # of the tokens that the estimator has counted now
+        if any(issue.severity == "error" for issue in counted):
+            return fitcard.issues(counted)
+        return fitcard.estimated(found, warnings=[*problems, *counted], measured=measured.of_plan(plan))
     except PlanError as error:
         return fitcard.issues(error.issues)
 
@@ -273,21 +324,22 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
     """Estimate on every change, on load and when the estimator has warmed up; follow the method and the GPU."""
 
     @guarded
-    def estimate_plan(**values: Any) -> Iterator[dict[Component, Any]]:
+    def estimate_plan(turn: Turn, **values: Any) -> Iterator[dict[Component, Any]]:
+        turn.next()  # fixes of the plan as it was are no longer looked for
         plan = form.read(values)
         yield {tab.working: '<p class="working">Working it out…</p>', **rendered(tab, plan)}
         yield {tab.card: estimate(plan, estimator), tab.working: ""}
 
     # `always_last`: while one estimate is under way, only the newest of the further changes is kept.
     estimated = gr.on(
-        [page.load, *(control.change for control in tab.form.inputs)],
+        [page.load, *(control.change for control in (*tab.form.inputs, tab.form.controls[BASE]))],
         estimate_plan,
-        inputs_kwargs=tab.form.controls,
+        inputs_kwargs={"turn": tab.fixes.turn, **tab.form.controls},
         outputs=tab.rendered,
         trigger_mode="always_last",
         concurrency_limit=8,
         show_progress="hidden",
-        api_name="estimate",
+        api_name="estimate_form",  # `ui/api.py` has the one for programs
     )
     estimated.failure(
         lambda: (fitcard.failed(), ""), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private"
@@ -308,6 +360,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         api_visibility="private",
     )
     fix_rows.wire(tab.fixes, tab.form, estimator, [estimated, warmed_up])
+    offers.wire(tab.limits, tab.budget, tab.form, estimator)
     survey_table.wire(tab.gpu_survey, tab.method_survey, tab.form, estimator)
     _wire_choices(tab)
     _wire_upload(tab)
@@ -319,13 +372,31 @@ def _wire_choices(tab: PlanTab) -> None:
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 
     @guarded
-    def follow_method(method: str) -> dict[Component, Any]:
-        return form.method_updates(METHODS[method], tab.form)
+    def follow_method(method: str, before: str, quantization: str) -> dict[Component, Any]:
+        updates = form.method_updates(METHODS[method], tab.form, before=before, quantization=quantization)
+        return updates | {controls["method"]: method}
 
     # `input` is a person's own choice: a loaded plan keeps the quantization and the precision that it says.
-    follows = [*(controls[name] for name in form.option_names()), controls["quantization"]]
-    controls["method"].input(follow_method, controls["method"], follows, **quiet)
+    beside = ["method", form.CARD, form.BEFORE, form.OTHER, "quantization"]
+    follows = [controls[name] for name in (*form.option_names(), *beside)]
+    for chooser in (controls[form.CARD], controls["method"]):
+        chooser.input(follow_method, [chooser, controls[form.BEFORE], controls["quantization"]], follows, **quiet)
     controls["gpu"].input(guarded(form.precision_for), controls["gpu"], controls["precision"], **quiet)
+
+    @guarded
+    def follow_objective(key: str) -> dict[Component, Any]:
+        return form.objective_updates(key, tab.form)
+
+    of_objective = [controls[form.OBJECTIVE_OPTIONS], controls["model"]]
+    controls["objective"].input(follow_objective, controls["objective"], of_objective, **quiet)
+
+    @guarded
+    def follow_demo(path: str, objective: str) -> dict[Component, Any]:
+        plan = form.demo_plan(path, objective)
+        return form.shown(plan, tab.form) if plan is not None else {controls["objective"]: gr.skip()}
+
+    everything = list(controls.values())
+    controls["datasets"].input(follow_demo, [controls["datasets"], controls["objective"]], everything, **quiet)
 
 
 def _wire_upload(tab: PlanTab) -> None:
@@ -333,7 +404,8 @@ def _wire_upload(tab: PlanTab) -> None:
     def upload(file: str, uploads: list[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
         source: DataSource = data.store_upload(Path(file))
         uploads = [*uploads, (f"Yours: {Path(file).name}", source.path)]
-        return gr.update(choices=form.data_choices(*uploads), value=source.path), uploads
+        listed = dict.fromkeys([*uploads, *form.own_data(form.defaults())])
+        return gr.update(choices=form.data_choices(*listed), value=source.path), uploads
 
     tab.upload.upload(
         upload,

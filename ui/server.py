@@ -7,6 +7,7 @@ Gradio is mounted in an application of our own, so that our guard stands before 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import fastapi
@@ -27,6 +29,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from engine import downloads, events, runs
 from engine.home import home, write_atomically
 
+if TYPE_CHECKING:
+    from estimators.client import Estimator
+
+TOOLS_PATH = "/tools"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAX_BODY_BYTES = 2 * 2**20  # of anything that is not an upload; Gradio alone sets no limit
 MAX_UPLOAD_BYTES = 200 * 2**20
@@ -65,6 +71,32 @@ def refuse_open_switches() -> None:
     for name in REFUSED_VARIABLES:
         if os.environ.get(name, "").lower() not in ("", "0", "false"):
             raise StartError(f"{name} is set, and it would open this server to others. Unset it and start again.")
+
+
+def require_mcp() -> None:
+    """Refuse `--mcp` where the package that speaks the protocol is not installed."""
+    if importlib.util.find_spec("mcp") is None:
+        raise StartError('--mcp needs the package mcp, which is not installed. Run pip install "gradio[mcp]" and start again.')
+
+
+def mount_tools(app: fastapi.FastAPI, estimator: Estimator, address: Address) -> None:
+    """Serve the planner's questions as tools: a page of their own, so that nothing that starts or stops a run is one."""
+    import gradio
+
+    from ui import api
+
+    gradio.mount_gradio_app(
+        app,
+        api.tools(estimator),
+        path=TOOLS_PATH,
+        server_name=address.host,
+        server_port=address.port,
+        ssr_mode=False,
+        run_history=False,
+        enable_monitoring=False,
+        mcp_server=True,
+    )
+    print(f"MCP tools are at {address.url}{TOOLS_PATH}/gradio_api/mcp", flush=True)
 
 
 def choose_address(host: str, port: int) -> Address:

@@ -1,11 +1,12 @@
 """The surveys of the Plan tab: one plan on all GPUs, all methods on one GPU, each as a table that can be sorted.
 
-Figures are numbers, with the unit in the header, so that a column sorts by size.
+The tables are HTML of our own: on a phone each row becomes a card with its figures named, nothing is cut off, and a
+screen reader reads a plain table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +24,55 @@ if TYPE_CHECKING:
 
 VERDICTS = {"yes": "✓ fits", "tight": "! tight", "no": "✕ does not fit"}
 REFUSED = "– not with this plan"
-GPU_HEADERS = ["GPU", "Verdict", "Needed (GB)", "Usable (GB)", "Time (h)", "Cost ($)", "Note"]
-GPU_TYPES = ["str", "str", "number", "number", "number", "number", "str"]
-METHOD_HEADERS = ["Method", "Verdict", "Trainable (%)", "Needed (GB)", "Time (h)", "Note"]
-METHOD_TYPES = ["str", "str", "number", "number", "number", "str"]
+ORDER = [*VERDICTS.values(), REFUSED]  # from the best to the worst
 WARMING = "The estimator is warming up. Try again in a few seconds."
 ASKING = "Working it out…"
+UNSORTED = "As listed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column: its heading, and how a person sorts by it ("" where nobody does)."""
+
+    title: str
+    say: Callable[[float | None], str] | None = None  # a figure of this column in words; None: the column is text
+    sort: str = ""
+    downwards: bool = False  # the largest first
+
+
+def _gigabytes(number: float | None) -> str:
+    return "–" if number is None else f"{number:,.1f} GB"
+
+
+def _hours(number: float | None) -> str:
+    return "–" if number is None else words.duration(3600 * number)
+
+
+def _dollars(number: float | None) -> str:
+    return "–" if number is None else words.money(number)
+
+
+def _percent(number: float | None) -> str:
+    return "–" if number is None else f"{number:.2g} %" if number < 99.95 else "100 %"
+
+
+GPU_COLUMNS = (
+    Column(title="GPU"),
+    Column(title="Verdict", sort="Verdict"),
+    Column(title="Needed", say=_gigabytes, sort="Memory needed"),
+    Column(title="Usable", say=_gigabytes),
+    Column(title="Time", say=_hours, sort="Fastest"),
+    Column(title="Cost", say=_dollars, sort="Cheapest"),
+    Column(title="Note"),
+)
+METHOD_COLUMNS = (
+    Column(title="Method"),
+    Column(title="Verdict", sort="Verdict"),
+    Column(title="Trainable", say=_percent, sort="Most trainable", downwards=True),
+    Column(title="Needed", say=_gigabytes, sort="Least memory"),
+    Column(title="Time", say=_hours, sort="Fastest"),
+    Column(title="Note"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,39 +81,39 @@ class Survey:
 
     button: gr.Button
     note: gr.HTML
-    table: gr.Dataframe
+    sort: gr.Radio
+    table: gr.HTML
+    cells: gr.State  # of all rows, as listed
+    columns: tuple[Column, ...]
 
 
 def gpus() -> Survey:
     """The place of the GPU survey."""
-    sentence = "Your plan on this machine and on every GPU of the table. Click a heading to sort."
-    return _survey("Which GPUs? All of them at once", sentence, "Compare all GPUs", GPU_HEADERS, GPU_TYPES, "gpu-survey")
+    sentence = "Your plan on this machine and on every GPU of the table."
+    return _survey("Which GPUs? All of them at once", sentence, "Compare all GPUs", GPU_COLUMNS, "gpu-survey")
 
 
 def methods() -> Survey:
     """The place of the method survey."""
-    sentence = "Your plan with each method and that method's own defaults. Click a heading to sort."
+    sentence = "Your plan with each method and that method's own defaults."
     title = "Which method? All of them on this GPU"
-    return _survey(title, sentence, "Compare methods on this GPU", METHOD_HEADERS, METHOD_TYPES, "method-survey")
+    return _survey(title, sentence, "Compare methods on this GPU", METHOD_COLUMNS, "method-survey")
 
 
-def _survey(title: str, sentence: str, button: str, headers: list[str], types: list[str], name: str) -> Survey:
+def _survey(title: str, sentence: str, button: str, columns: tuple[Column, ...], name: str) -> Survey:
     with gr.Accordion(title, open=False, elem_classes=["fold"], elem_id=f"{name}-fold"):
         note = markup.block(markup.note(sentence))
         asked = gr.Button(button, size="sm", elem_id=f"{name}-ask", elem_classes=["survey-ask"])
-        table = gr.Dataframe(
-            headers=headers,
-            datatype=types,
-            type="array",
-            interactive=False,
+        sort = gr.Radio(
+            choices=[UNSORTED, *(column.sort for column in columns if column.sort)],
+            value=UNSORTED,
+            label="Sort by",
             visible=False,
-            max_height=420,
-            label=title,
-            show_label=False,
-            elem_id=name,
-            elem_classes=["survey"],
+            elem_id=f"{name}-sort",
+            elem_classes=["pills"],
         )
-    return Survey(button=asked, note=note, table=table)
+        table = markup.block("", visible=False, elem_id=name, elem_classes=["survey-box"])
+    return Survey(button=asked, note=note, sort=sort, table=table, cells=gr.State([]), columns=columns)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -84,7 +128,7 @@ def gpu_cells(rows: Iterable[GpuRow]) -> list[list[Any]]:
             words.gigabytes(row.memory),
             words.gigabytes(row.capacity),
             words.hours(row.seconds),
-            words.dollars(row.cost),
+            row.cost,
             row.note,
         ]
         for row in rows
@@ -106,6 +150,42 @@ def method_cells(rows: Iterable[MethodRow]) -> list[list[Any]]:
     ]
 
 
+def in_order(cells: Sequence[list[Any]], columns: Sequence[Column], by: str) -> list[list[Any]]:
+    """The rows sorted by a column's `sort`; what has no figure there comes last, and equal rows stay as listed."""
+    number = next((place for place, column in enumerate(columns) if column.sort == by and by), None)
+    if number is None:
+        return list(cells)
+    known = [row for row in cells if row[number] is not None]
+    if columns[number].title == "Verdict":
+        known.sort(key=lambda row: ORDER.index(row[number]))
+    else:
+        known.sort(key=lambda row: row[number], reverse=columns[number].downwards)
+    return known + [row for row in cells if row[number] is None]
+
+
+def html(cells: Sequence[list[Any]], columns: Sequence[Column], caption: str) -> str:
+    """The table. Each cell carries its heading, which a narrow window shows beside it."""
+    heads = "".join(
+        f'<th scope="col"{" class=num" if column.say else ""}>{words.escape(column.title)}</th>' for column in columns
+    )
+    rows = "".join(f"<tr>{''.join(map(_cell, row, columns))}</tr>" for row in cells)
+    return (
+        f'<table class="survey"><caption class="unseen">{words.escape(caption)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
+    )
+
+
+def _cell(value: Any, column: Column) -> str:
+    """One cell; a figure that is not known is a dash, and a verdict has its colour as well as its sign."""
+    if column.say is not None:
+        look, shown = "num", column.say(value)
+    else:
+        verdict = next((key for key, said in VERDICTS.items() if said == value), "")
+        look, shown = f"fix-{verdict}" if verdict else "" if value else "empty", str(value)
+    kind = f' class="{look}"' if look else ""
+    return f'<td{kind} data-label="{words.escape(column.title)}">{words.escape(shown)}</td>'
+
+
 # --- events ---------------------------------------------------------------------------------------------------------
 
 
@@ -113,7 +193,8 @@ def wire(gpu: Survey, method: Survey, the_form: Form, estimator: Estimator) -> N
     """Fill the tables when asked."""
 
     def all_gpus(plan: Plan) -> Iterator[list[list[Any]]]:
-        yield gpu_cells(estimator.gpu_survey(plan))
+        for rows in estimator.gpu_survey(plan):
+            yield gpu_cells(rows)
 
     def all_methods(plan: Plan) -> Iterator[list[list[Any]]]:
         cells: list[list[Any]] = []
@@ -127,25 +208,35 @@ def wire(gpu: Survey, method: Survey, the_form: Form, estimator: Estimator) -> N
 
 def _wire_one(survey: Survey, cells_of: Callable[[Plan], Iterator[Any]], the_form: Form, estimator: Estimator) -> None:
     @guarded
-    def fill(**values: Any) -> Iterator[dict[Component, Any]]:
+    def fill(by: str = UNSORTED, **values: Any) -> Iterator[dict[Component, Any]]:
         if not estimator.ready:
             yield {survey.note: markup.note(WARMING)}
             return
         plan = form.read(values)
         yield {survey.note: markup.note(ASKING)}
         for cells in cells_of(plan):
-            yield {survey.table: gr.update(value=cells, visible=True)}
+            table = html(in_order(cells, survey.columns, by), survey.columns, described(plan))
+            yield {
+                survey.table: gr.update(value=table, visible=True),
+                survey.sort: gr.update(visible=True),
+                survey.cells: cells,
+            }
         yield {survey.note: markup.note(described(plan))}
 
+    @guarded
+    def resort(by: str, cells: list[list[Any]]) -> str:
+        return html(in_order(cells, survey.columns, by), survey.columns, f"Sorted by {by}")
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     survey.button.click(
         fill,
-        inputs_kwargs=the_form.controls,
-        outputs=[survey.note, survey.table],
+        inputs_kwargs={"by": survey.sort, **the_form.controls},
+        outputs=[survey.note, survey.table, survey.sort, survey.cells],
         trigger_mode="once",
         concurrency_limit=2,
-        show_progress="hidden",
-        api_visibility="private",
-    ).failure(lambda: "", None, survey.note, show_progress="hidden", api_visibility="private")
+        **quiet,
+    ).failure(lambda: "", None, survey.note, **quiet)
+    survey.sort.input(resort, [survey.sort, survey.cells], survey.table, concurrency_limit=None, **quiet)
 
 
 def described(plan: Plan) -> str:

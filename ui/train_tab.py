@@ -18,7 +18,8 @@ from gradio.components import Component
 from engine import downloads, events, runs
 from engine.methods import METHODS
 from engine.runs import Run
-from ui import charts, markup, run_picker, words
+from estimators import measured
+from ui import charts, fitcard, markup, run_picker, words
 from ui.border import guarded
 from ui.curves import Curves
 
@@ -150,8 +151,14 @@ def head(run: Run, curves: Curves) -> str:
     return (
         f'<div class="run-title"><h2>{words.escape(run.name)}</h2>{markup.chip(run.state, "run-state")}</div>'
         f'<p class="run-what">{words.escape(what)}</p>{bar}{markup.facts(facts(run, curves))}'
-        f"{markup.note(reason(run, curves), REASON_KINDS.get(run.state, 'plain'))}"
+        f"{markup.note(reason(run, curves), REASON_KINDS.get(run.state, 'plain'))}{_compared(run)}"
     )
+
+
+def _compared(run: Run) -> str:
+    """What was predicted beside what the run measured; it is noted a few seconds after the run's end."""
+    found = None if run.is_active else measured.of_run(run.id)
+    return markup.note(fitcard.in_comparison(found)) if found else ""
 
 
 def facts(run: Run, curves: Curves) -> list[tuple[str, str]]:

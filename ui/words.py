@@ -20,7 +20,6 @@ __all__ = [
     "between",
     "change_of_time",
     "count",
-    "dollars",
     "duration",
     "escape",
     "field_label",
@@ -68,11 +67,6 @@ def gigabytes(number: int | None) -> float | None:
 def hours(seconds: float | None) -> float | None:
     """A duration as a sortable figure in hours, to three figures."""
     return None if seconds is None else float(f"{seconds / 3600:.3g}")
-
-
-def dollars(cost: float | None) -> float | None:
-    """Money as a sortable figure in US dollars."""
-    return None if cost is None else round(cost, 2)
 
 
 def percent(part: int | None, of: int | None) -> float | None:

@@ -123,3 +123,39 @@ def test_no_value_of_any_field_makes_the_checks_fail(field: str, value: object) 
     for issue in check(first_plan().with_(**{field: value})):
         assert issue.field
         assert issue.message
+
+
+@pytest.mark.parametrize(
+    ("change", "field", "words"),
+    [
+        ({"method": "bitfit"}, "method", "biases"),
+        ({"method": "loha", "model": "openai-community/gpt2"}, "method", "Conv1D"),
+        ({"method": "adaption_prompt", "model": "Qwen/Qwen3-0.6B"}, "method", "is made for llama"),
+        ({"method": "prefix_tuning", "gradient_checkpointing": True}, "gradient_checkpointing", "Prefix tuning"),
+        ({"method": "prompt_tuning", "packing": True}, "packing", "several rows"),
+        ({"method": "trainable_tokens"}, "token_indices", "empty"),
+        ({"method": "oft", "method_options": {"r": 8, "oft_block_size": 32}}, "r", "two ways"),
+        ({"method": "lora", "method_options": {"init_lora_weights": "eva"}}, "init_lora_weights", "pass over the data"),
+        ({"method": "pissa", "method_options": {"use_dora": True}}, "use_dora", "saved as LoRA"),
+        ({"method": "osf", "quantization": "nf4"}, "quantization", "unpacked"),
+        ({"method": "full", "quantization": "nf4"}, "quantization", "cannot be trained"),
+        ({"method": "prompt_tuning", "method_options": {"prompt_tuning_init": "TEXT"}}, "prompt_tuning_init_text", "empty"),
+        ({"method": "lora_plus", "optim": "sgd"}, "optim", "optimizer of its own"),
+    ],
+)
+def test_a_method_says_what_it_does_not_go_with(change: dict, field: str, words: str) -> None:
+    (issue,) = check(Plan(max_length=64).with_(**change))
+    assert issue.field == field
+    assert words in issue.message
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("vblora", {"r": 4, "num_vectors": 90, "topk": 2, "save_only_topk_weights": False}),
+        ("oft", {"r": 32, "use_cayley_neumann": True}),
+        ("lora", {"peft_type": "LORA", "task_type": "CAUSAL_LM", "layers_to_transform": [0], "target_modules": None}),
+    ],
+)
+def test_any_field_of_the_peft_config_is_an_option(method: str, options: dict) -> None:
+    assert check(Plan(method=method, method_options=options, max_length=64)) == []

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine import data
-from engine.demos import DEMOS
+from engine.demos import DEMOS, Demo
+from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, PlanError
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
@@ -22,11 +23,12 @@ def source(tmp_path: Path, text: str | bytes, name: str = "rows.jsonl") -> DataS
 
 
 @pytest.mark.parametrize("demo", DEMOS.values(), ids=DEMOS)
-def test_demo_sets_are_chats(demo: object) -> None:
-    scan = data.scan(DataSource(path=demo.path))  # type: ignore[attr-defined]
+def test_every_line_of_a_demo_set_is_read_as_its_objective_wants_it(demo: Demo) -> None:
+    objective = OBJECTIVES[demo.plan().objective]
+    scan = data.scan(DataSource(path=demo.path), objective.shapes)
     assert scan.issues == ()
-    assert scan.format == "messages"
-    assert scan.rows >= 300
+    assert scan.format in objective.shapes
+    assert scan.rows > 0
 
 
 @pytest.mark.parametrize(
@@ -56,7 +58,8 @@ def test_a_json_array_is_read_too(tmp_path: Path) -> None:
         ('{"text": "a"', "is not valid JSON"),
         ("[1, 2]", "is not a JSON object"),
         ('{"foo": 1}', "has none of the known columns (it has foo)"),
-        ('{"text": 5}', "has no text in 'text'"),
+        ('{"text": 5}', "has a number in 'text', not a text"),
+        ('{"text": null}', "has nothing in 'text', not a text"),
         ('{"text": "  "}', "has no text"),
         ('{"messages": []}', "has no messages"),
         ('{"messages": [{"role": "robot", "content": "x"}]}', "unknown role 'robot'"),
@@ -65,11 +68,11 @@ def test_a_json_array_is_read_too(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_row_is_named_with_its_line(tmp_path: Path, line: str, problem: str) -> None:
-    lines = [json.dumps(CHAT)] * 70_000
-    lines[68_999] = line
+    lines = [json.dumps(CHAT)] * 30_000
+    lines[28_999] = line
     scan = data.scan(source(tmp_path, "\n".join(lines)))
     assert len(scan.issues) == 1
-    assert "line 69000 of rows.jsonl" in scan.issues[0].message
+    assert "line 29000 of rows.jsonl" in scan.issues[0].message
     assert problem in scan.issues[0].message
 
 
@@ -118,10 +121,19 @@ def test_an_upload_is_kept_under_a_name_of_ours(tmp_path: Path) -> None:
     assert data.load((stored,)) == [CHAT]
 
 
-def test_a_bad_upload_names_the_line_and_is_not_kept(tmp_path: Path) -> None:
+def test_a_bad_upload_names_the_line_and_is_kept_to_be_mended(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(json.dumps(CHAT) + "\noops\n")
+    stored = data.store_upload(file)
+    assert "line 2 of mine.jsonl" in data.scan(stored).errors[0].message
     with pytest.raises(PlanError, match=r"line 2 of mine\.jsonl"):
+        data.load((stored,))
+
+
+def test_an_upload_without_any_row_is_not_kept(tmp_path: Path) -> None:
+    file = tmp_path / "mine.jsonl"
+    file.write_text("oops\n")
+    with pytest.raises(PlanError, match=r"line 1 of mine\.jsonl"):
         data.store_upload(file)
     assert list(data.uploads_folder().iterdir()) == []
 

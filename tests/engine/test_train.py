@@ -121,7 +121,7 @@ def test_our_loss_is_the_trainers_loss(short_plan: Plan, tmp_path: Path) -> None
     import torch
 
     tokenizer = load_tokenizer(short_plan)
-    train_rows, eval_rows = load_rows(short_plan, tokenizer)
+    train_rows, eval_rows = load_rows(short_plan)
     model = load_base(short_plan, "cpu")
     trainer = make_trainer(short_plan, tmp_path, model, tokenizer, train_rows, eval_rows)
     batch = next(iter(trainer.get_train_dataloader()))
@@ -134,7 +134,7 @@ def test_our_loss_is_the_trainers_loss(short_plan: Plan, tmp_path: Path) -> None
 
 def test_only_the_answers_are_trained_on(short_plan: Plan, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(short_plan)
-    train_rows, eval_rows = load_rows(short_plan, tokenizer)
+    train_rows, eval_rows = load_rows(short_plan)
     trainer = make_trainer(short_plan, tmp_path, load_base(short_plan, "cpu"), tokenizer, train_rows, eval_rows)
     first = trainer.train_dataset[0]
     trained = [token for token, label in zip(first["input_ids"], first["labels"], strict=True) if label != -100]

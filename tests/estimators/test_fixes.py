@@ -16,8 +16,17 @@ from estimators.client import Estimator
 from estimators.estimator import estimate
 from estimators.fixes import KINDS, Fix
 
+# Three billion parameters in four layers: the dry run of a wide and shallow model is a quick one.
+WIDE = {
+    "model_type": "llama",
+    "hidden_size": 8192,
+    "intermediate_size": 22016,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 64,
+    "vocab_size": 2048,
+}
 TOO_LARGE = Plan(
-    model="meta-llama/Llama-3.2-3B",
+    model=WIDE,
     method="full",
     gpu="RTX 4090",
     datasets=(DataSource(path="demo/pirate"),),
@@ -53,6 +62,22 @@ def test_another_gpu_is_one_that_fits(found: tuple[Fix, ...]) -> None:
     other = next(fix for fix in found if "gpu" in fix.changes)
     assert other.fits == "yes"
     assert "$" in other.note
+
+
+def test_an_adapter_on_all_layers_can_go_to_fewer() -> None:
+    fewer = list(KINDS["targets"](TOO_LARGE.with_(method="lora")))
+    assert [one.changes["method_options"]["target_modules"] for one in fewer] == [["q_proj", "v_proj"]]
+    assert list(KINDS["targets"](TOO_LARGE)) == []
+    assert list(KINDS["targets"](TOO_LARGE.with_(method="lora", method_options={"target_modules": "q_proj"}))) == []
+
+
+def test_more_gpus_of_the_same_kind_and_then_offloading() -> None:
+    more = [one.changes for one in KINDS["more gpus"](TOO_LARGE)]
+    assert more == [{"num_gpus": number, "sharding": "fsdp"} for number in (2, 4, 8)]
+    sharded = [one.changes for one in KINDS["more gpus"](TOO_LARGE.with_(num_gpus=4, sharding="fsdp"))]
+    assert sharded == [{"offload": "all"}, {"num_gpus": 8, "sharding": "fsdp"}]
+    here = TOO_LARGE.with_(gpu="this machine", precision="fp32")
+    assert list(KINDS["more gpus"](here)) == [], "a processor has no company"
 
 
 def test_half_the_batch_keeps_the_rows_of_a_step() -> None:

@@ -73,6 +73,7 @@ def test_spliced_is_whole(family: str, way: str) -> None:
     assert whole.step.depth.extra == 0
     assert spliced.step.depth.extra > 0, "the probe is shallower than the model"
     assert everything_that_happens(spliced.step) == everything_that_happens(whole.step)
+    assert everything_that_happens(spliced.evaluation) == everything_that_happens(whole.evaluation)
     assert replay.peak(spliced.step) == replay.peak(whole.step)
     assert replay.works(spliced.step) == replay.works(whole.step)
     assert (spliced.trainable_params, spliced.total_params) == (whole.trainable_params, whole.total_params)

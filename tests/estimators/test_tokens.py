@@ -20,7 +20,7 @@ def test_demo_rows_are_counted_as_the_trainer_reads_them(tmp_path: Path) -> None
 
     plan = first_plan()
     tokenizer = load_tokenizer(plan)
-    trainer = make_trainer(plan, tmp_path, load_base(plan, "cpu"), tokenizer, *load_rows(plan, tokenizer))
+    trainer = make_trainer(plan, tmp_path, load_base(plan, "cpu"), tokenizer, *load_rows(plan))
     trained = sorted(len(row["input_ids"]) for row in trainer.train_dataset)
     assert sorted(tokens.lengths(plan).train) == trained
 

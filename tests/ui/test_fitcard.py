@@ -9,6 +9,7 @@ import pytest
 
 from engine.plan import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory, Range
+from estimators.measured import Measured
 from ui import fitcard
 
 GB = 10**9
@@ -97,3 +98,28 @@ def test_no_list_of_sources_or_warnings_where_there_are_none() -> None:
 @pytest.mark.parametrize(("least", "step"), [(5.36e9, 10e9), (4.4e9, 5e9), (1e9, 1e9), (2.2e8, 2.5e8), (9.9e7, 1e8)])
 def test_the_scale_has_round_steps(least: float, step: float) -> None:
     assert fitcard.round_step(least) == pytest.approx(step)
+
+
+def test_a_measured_run_is_shown_beside_the_prediction() -> None:
+    run = Measured(
+        run="a",
+        ended=1.0,
+        device="L40S",
+        key="k",
+        versions={},
+        predicted_bytes=14_200_000_000,
+        measured_bytes=14_000_000_000,
+        predicted_step_seconds=0.41,
+        measured_step_seconds=0.43,
+        tokens_per_second=None,
+        steps=9,
+    )
+    card = fitcard.estimated(an_estimate(), measured=run)
+    assert "Predicted 14.2 GB, measured 14 GB; a step of 0.41 s took 0.43 s." in card
+    assert "Predicted" not in fitcard.estimated(an_estimate())
+
+
+def test_of_a_plan_that_does_not_fit_the_facts_are_folded() -> None:
+    too_large = an_estimate("no")
+    assert "<summary>Time, cost and size</summary>" in fitcard.estimated(too_large)
+    assert "<summary>Time, cost and size</summary>" not in fitcard.estimated(an_estimate("yes"))

@@ -79,7 +79,10 @@ def test_without_fixes_there_is_no_list(rows: FixRows) -> None:
 
 def test_a_click_changes_the_form(tab: PlanTab) -> None:
     values = values_for(form.defaults(), tab.form)
-    updates = fix_rows._applied(tab.fixes, tab.form, 0)(found=[dict(FIX.changes)], **values)
+    turn = fix_rows.Turn(number=3)
+    updates = fix_rows._applied(tab.fixes, tab.form, 0)(found=[dict(FIX.changes)], turn=turn, **values)
+    assert turn.number == 4, "a search that is under way shows nothing more"
+    assert not updates[tab.fixes.box]["visible"]
     assert updates[tab.form.controls["gradient_checkpointing"]] is True
     assert form.read(values_for(form.defaults().with_(**FIX.changes), tab.form)).gradient_checkpointing
 
@@ -101,5 +104,41 @@ def test_the_tables_hold_numbers_and_words() -> None:
         key="lora", label="LoRA", trainable_params=1, total_params=200, memory=2_000_000_000, fits="tight", seconds=3600
     )
     assert survey_table.method_cells([method]) == [["LoRA", "! tight", 0.5, 2.0, 1.0, ""]]
-    assert len(survey_table.gpu_cells([gpu])[0]) == len(survey_table.GPU_HEADERS) == len(survey_table.GPU_TYPES)
-    assert len(survey_table.method_cells([method])[0]) == len(survey_table.METHOD_HEADERS) == len(survey_table.METHOD_TYPES)
+    assert len(survey_table.gpu_cells([gpu])[0]) == len(survey_table.GPU_COLUMNS)
+    assert len(survey_table.method_cells([method])[0]) == len(survey_table.METHOD_COLUMNS)
+
+
+ROWS = [
+    ["A", survey_table.VERDICTS["no"], 30.0, 16.0, 2.0, None, ""],
+    ["B", survey_table.VERDICTS["yes"], 20.0, 24.0, 1.0, 9.0, ""],
+    ["C", survey_table.REFUSED, None, 24.0, None, None, "why"],
+    ["D", survey_table.VERDICTS["tight"], 20.0, 24.0, 3.0, 1.0, ""],
+]
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        (survey_table.UNSORTED, "ABCD"),
+        ("Verdict", "BDAC"),
+        ("Memory needed", "BDAC"),
+        ("Fastest", "BADC"),
+        ("Cheapest", "DBAC"),
+    ],
+)
+def test_a_survey_is_sorted_and_the_unknown_comes_last(by: str, names: str) -> None:
+    assert "".join(row[0] for row in survey_table.in_order(ROWS, survey_table.GPU_COLUMNS, by)) == names
+
+
+def test_the_most_trainable_comes_first() -> None:
+    rows = [["x", survey_table.VERDICTS["yes"], share, 1.0, 1.0, ""] for share in (1.0, None, 100.0)]
+    found = survey_table.in_order(rows, survey_table.METHOD_COLUMNS, "Most trainable")
+    assert [row[2] for row in found] == [100.0, 1.0, None]
+
+
+def test_a_survey_names_each_figure_and_escapes_what_people_wrote() -> None:
+    table = survey_table.html([["<b>My card</b>", *ROWS[0][1:]]], survey_table.GPU_COLUMNS, "For a plan")
+    assert "<b>My card</b>" not in table
+    assert table.count("data-label=") == len(survey_table.GPU_COLUMNS)
+    assert table.count('scope="col"') == len(survey_table.GPU_COLUMNS)
+    assert ">–<" in table, "a figure that is not known is a dash"

@@ -8,8 +8,8 @@ import gradio as gr
 import pytest
 
 from engine.checks import check
-from engine.methods import METHODS
-from engine.plan import FIELDS, Plan
+from engine.methods import METHODS, option_values
+from engine.plan import FIELDS, Plan, PlanError
 from ui import form, plan_tab
 from ui.form import BASE, Form
 
@@ -50,7 +50,27 @@ def test_every_method_makes_the_round_trip(the_form: Form, method: str) -> None:
         max_steps=7,
         gradient_checkpointing=True,
     )
-    assert form.read(values_for(plan, the_form)) == plan
+    again = form.read(values_for(plan, the_form))
+    assert option_values(again) == option_values(plan)
+    assert again.with_(method_options={}) == plan.with_(method_options={})
+
+
+def test_options_without_a_control_are_kept_as_json(the_form: Form) -> None:
+    options = {"r": 4, "layers_to_transform": [0, 1], "rank_pattern": {"q_proj": 2}}
+    plan = form.defaults().with_(method="lora", method_options=options)
+    again = form.read(values_for(plan, the_form))
+    assert option_values(again) == option_values(plan)
+    with pytest.raises(PlanError, match="not valid JSON"):
+        form.read(values_for(plan, the_form) | {form.OTHER: "{layers"})
+
+
+def test_another_method_keeps_what_was_typed_where_the_defaults_agree(the_form: Form) -> None:
+    rank = the_form.controls["option_r"]
+    same = form.method_updates(METHODS["qlora"], the_form, before="lora")
+    other = form.method_updates(METHODS["vera"], the_form, before="lora")
+    assert "value" not in same[rank]
+    assert other[rank]["value"] == 256
+    assert (same[the_form.controls[form.CARD]], other[the_form.controls[form.CARD]]) == ("qlora", None)
 
 
 def test_fields_without_a_control_survive(the_form: Form) -> None:
@@ -78,4 +98,4 @@ def test_words_that_are_no_number_are_left_for_the_checks_to_name(the_form: Form
 def test_every_shown_field_has_a_labelled_control(the_form: Form) -> None:
     visible = {name for name, knob in FIELDS.items() if knob.group != "hidden"} - set(form.WITHOUT_CONTROL)
     assert visible <= set(the_form.controls)
-    assert all(control.label for name, control in the_form.controls.items() if name != BASE)
+    assert all(control.label for name, control in the_form.controls.items() if name not in (BASE, form.BEFORE))

@@ -166,7 +166,7 @@ def test_a_space_answers_to_its_own_name_and_opens_no_paths(home: Path) -> None:
                 time.sleep(0.1)
         assert answer.status_code == 200
         config = httpx.get(f"http://127.0.0.1:{port}/config", timeout=10).json()
-        estimate = next(one for one in config["dependencies"] if one["api_name"] == "estimate")
+        estimate = next(one for one in config["dependencies"] if one["api_name"] == "estimate_form")
         assert estimate is not None
     finally:
         space.terminate()

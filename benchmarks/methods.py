@@ -1,0 +1,89 @@
+"""The demo model learns a demo set with many methods, one after the other: `python benchmarks/methods.py [METHOD ...]`
+
+The set is *json_answers*: it shows a form of answer that the model has never given. This writes
+`assets/method_results.json`, from which `docs/methods.md` has its table: of the held-out questions, how many are
+answered in the right form with the right word; trained parameters; seconds; bytes of the result. A method that is
+named again replaces its row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from engine import answer, build, events, runs  # noqa: E402 - found through the line above
+from engine.demos import DEMOS  # noqa: E402
+from engine.methods import METHODS  # noqa: E402
+from engine.runs import Run  # noqa: E402
+
+FILE = ROOT / "assets" / "method_results.json"
+TRIED = (
+    *("lora", "full", "qlora", "dora", "houlsby", "prefix_tuning", "pissa", "loha", "oft", "ia3", "freeze", "lora_plus"),
+    *("ln_tuning", "pfeiffer", "miss", "adalora", "prompt_tuning", "rslora", "osf", "shira"),
+)
+ASKED = 60  # held-out questions; each is one greedy answer
+NEW_TOKENS = 40
+
+
+def train(method: str) -> Run:
+    """Run the demo's own plan with another method, to its end."""
+    plan = DEMOS["json_answers"].plan().with_(method=method, method_options={}, quantization=METHODS[method].quantization)
+    run = runs.start(plan)
+    for _ in runs.follow(run.id):
+        pass
+    ended = runs.get(run.id)
+    assert ended is not None
+    return ended
+
+
+def success(run: Run) -> float:
+    """The share of held-out questions that the tuned model answers rightly."""
+    pair = answer.Pair(run.folder)
+    demo = DEMOS["json_answers"]
+    rows = [json.loads(line) for line in demo.held_out_file.read_text(encoding="utf-8").splitlines()][:ASKED]
+    right = 0
+    for row in rows:
+        prompt = row["messages"][0]["content"]
+        inputs = {name: tensor.to(pair.tuned.device) for name, tensor in answer.render(pair.tokenizer, prompt).items()}
+        output = pair.tuned.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
+        said = pair.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+        right += demo.is_right(said, row)
+    return right / len(rows)
+
+
+def measure(method: str) -> dict[str, Any]:
+    """One row of the table."""
+    run = train(method)
+    happened, _ = events.since(run.folder)
+    by_kind = {event["kind"]: event for event in happened}
+    if run.state != "finished":
+        raise RuntimeError(f"{method}: {run.reason} (see {run.folder})")
+    return {
+        "method": method,
+        "success": success(run),
+        "trainable_params": by_kind["started"]["trainable_params"],
+        "seconds": round(by_kind["finished"]["seconds"], 1),
+        "bytes": by_kind["saved"]["bytes"],
+        "learning_rate": build.learning_rate(runs.plan_of(run.folder)),
+    }
+
+
+def main(methods: tuple[str, ...]) -> None:
+    results = {row["method"]: row for row in json.loads(FILE.read_text(encoding="utf-8"))} if FILE.is_file() else {}
+    for method in methods:
+        results[method] = measure(method)
+        print(json.dumps(results[method]), flush=True)
+        FILE.write_text(json.dumps(list(results.values()), indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["FITTINGROOM_HOME"] = folder
+        main(tuple(sys.argv[1:]) or TRIED)

@@ -1,0 +1,419 @@
+"""How a method gets hold of a model: what is added, what is trained, what stays as it is.
+
+The rows of METHODS name these functions. Each takes the frozen base model and the method's options and returns the
+model in which just the right weights require gradients. On "meta" the same parameters are made without numbers
+(`engine/shapes.py`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine import shapes
+from engine.peft_options import MEANT_FOR_PEFT_ITSELF, declared
+from engine.plan import Issue, PlanError
+from engine.tasks import TASKS, Task
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftConfig, PeftModel
+
+HEADS_OF_PEFT = ("classifier", "score", "qa_outputs")  # trained and saved by PEFT itself where it knows the task (0.21)
+EXPRESSION = re.compile(r"[*+?\\\[\]()|^$]")  # a name with one of these is a regular expression
+
+
+# --- PEFT's methods -------------------------------------------------------------------------------------------------
+
+
+def with_peft(peft_type: str, model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """Add one of PEFT's adapters. Options that are not of its config belong to the method's optimizer and are left out.
+
+    Args:
+        peft_type: PEFT's name of the method, in lower case.
+        model: the base model, frozen.
+        options: by their PEFT names.
+    """
+    from peft import get_peft_model
+
+    config = make_config(peft_type, model, options)
+    if not shapes.is_meta(model):
+        return _remember_start(_ready(get_peft_model(model, config)))
+    with shapes.only(peft_type, config, model):
+        adapted = get_peft_model(model, config)
+    return _ready(shapes.ask_no_numbers(adapted))
+
+
+# Start values that move a part of each weight into the adapter: the weight that stays is another than before.
+MOVES_WEIGHTS = ("pissa", "olora")
+
+
+def _remember_start(model: PeftModel) -> PeftModel:
+    """Keep the first values of an adapter that begins with a part of the weights (`save` subtracts them)."""
+    from peft import get_peft_model_state_dict
+
+    config = model.peft_config["default"]
+    if str(getattr(config, "init_lora_weights", "")).startswith(MOVES_WEIGHTS):
+        model.started_from = {name: value.detach().clone() for name, value in get_peft_model_state_dict(model).items()}
+    return model
+
+
+def save(model: PeftModel, folder: Path) -> None:
+    """Write the adapter so that it goes with the base model as it is, whatever the adapter started from.
+
+    PiSSA and OLoRA take a part B0 A0 out of each weight. What they learned is B A - B0 A0, a LoRA of twice the rank:
+    that is what is written.
+    """
+    if not hasattr(model, "started_from"):
+        model.save_pretrained(folder, selected_adapters=["default"])
+        return
+    import copy
+
+    import torch
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    start = model.started_from
+    now = get_peft_model_state_dict(model)
+    both = {name: value.to(start[name].device) for name, value in now.items()}
+    for name, value in both.items():
+        if ".lora_A." in name:
+            both[name] = torch.cat([value, start[name]], dim=0)  # [2 r, in]
+        elif ".lora_B." in name:
+            both[name] = torch.cat([value, -start[name]], dim=1)  # [out, 2 r]
+    config = copy.deepcopy(model.peft_config["default"])
+    config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2  # the scale stays what it was
+    config.r, config.init_lora_weights, config.inference_mode = 2 * config.r, True, True
+    config.save_pretrained(str(folder))
+    save_file({name: value.contiguous().cpu() for name, value in both.items()}, folder / "adapter_model.safetensors")
+
+
+def load(base: torch.nn.Module, folder: Path) -> PeftModel:
+    """The base model with a saved adapter of any method, ready to answer."""
+    from peft import PeftModel
+
+    import engine.tuners  # noqa: F401 (makes this program's own adapters known to PEFT)
+
+    if getattr(base, "is_quantized", False):
+        _answer_in_mixed_precision(base)
+    return _ready(PeftModel.from_pretrained(base, folder, use_safetensors=True))
+
+
+def _answer_in_mixed_precision(base: torch.nn.Module) -> None:
+    """Quantised layers are trained under autocast, and some of PEFT's adapters mix number types without it."""
+    import torch
+
+    base.forward = torch.autocast(base.device.type, dtype=torch.bfloat16)(base.forward)
+
+
+def merge(model: PeftModel) -> torch.nn.Module:
+    """The base model with the adapter added to its weights. Raises ValueError if numbers came out that are none.
+
+    Heads that were trained in full take their place first: PEFT (0.21) expects each of them to be one layer.
+    """
+    from peft.utils import ModulesToSaveWrapper
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, ModulesToSaveWrapper):
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.modules_to_save[module.active_adapters[0]])
+    return model.merge_and_unload(safe_merge=True)
+
+
+def make_config(peft_type: str, model: torch.nn.Module, options: Mapping[str, Any]) -> PeftConfig:
+    """The PEFT config for this model: names as lists, the layers to adapt, the task, the parts that are made anew."""
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from peft.utils import PeftType
+
+    known = {option.name: option for option in declared()[peft_type]}
+    values = {name: value for name, value in options.items() if name in known and name not in MEANT_FOR_PEFT_ITSELF}
+    for name, option in known.items():
+        if option.knob.kind == "names" and name in values:
+            values[name] = names(values[name])
+    values = {name: value for name, value in values.items() if value is not None or known[name].default is not None}
+    if "target_modules" in known and not values.get("target_modules"):
+        values |= default_targets(peft_type, model)
+    elif values.get("target_modules") == "all-linear":
+        values["target_modules"] = all_layers(model)
+    task = task_of(model)
+    heads = _present(model, task.head)
+    ours = [name for name in heads if task.peft_type is None or name not in HEADS_OF_PEFT]
+    if "modules_to_save" in known and ours:
+        values["modules_to_save"] = [*(values.get("modules_to_save") or []), *ours]
+    if "exclude_modules" in known and heads and values.get("target_modules") == "all-linear":
+        # The head is trained whole. PEFT leaves it out of all-linear for text classification alone (0.21).
+        values["exclude_modules"] = [*(values.get("exclude_modules") or []), *heads]
+    if "fan_in_fan_out" in known and _has_conv1d(model):
+        values["fan_in_fan_out"] = True
+    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type.upper())](task_type=task.peft_type, **values)
+
+
+def names(value: Any) -> Any:
+    """Module names as PEFT takes them: a list, the word all-linear, or one regular expression."""
+    if not isinstance(value, str):
+        return None if value is None else list(value)
+    if value == "all-linear" or EXPRESSION.search(value):
+        return value
+    return [name.strip() for name in value.split(",") if name.strip()]
+
+
+def task_of(model: torch.nn.Module) -> Task:
+    """The row of TASKS that a model belongs to, by the name of its class."""
+    name = type(model).__name__
+    if name.endswith("ForConditionalGeneration"):
+        return TASKS["seq2seq" if model.config.is_encoder_decoder else "image-text-to-text"]
+    if hasattr(model.config, "text_config") and hasattr(model.config, "vision_config"):
+        return TASKS["image-text-contrastive"]
+    if "DoubleHeads" in name or name.endswith("LMHeadModel"):
+        return TASKS["causal-lm"]
+    rows = (row for row in TASKS.values() if row.auto_class.startswith("AutoModelFor"))
+    two_towers = hasattr(model.config, "text_config") and hasattr(model.config, "vision_config")
+    otherwise = TASKS["image-text-contrastive" if two_towers else "sentence-embedding"]
+    return next((row for row in rows if name.endswith(row.auto_class.removeprefix("AutoModel"))), otherwise)
+
+
+def default_targets(peft_type: str, model: torch.nn.Module) -> dict[str, Any]:
+    """Which layers to adapt where the plan names none: PEFT's choice for this kind of model, else all linear layers.
+
+    Norm tuning takes the norms; a model of convolutions has those adapted. PEFT's choice counts only while the model
+    has layers of such names: some of transformers' models have been renamed since.
+    """
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.utils import TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING, PeftType
+
+    tuner = PEFT_TYPE_TO_TUNER_MAPPING.get(PeftType(peft_type.upper()))
+    mapping = getattr(tuner, "target_module_mapping", None)
+    if peft_type == "ia3":
+        mapping = TRANSFORMERS_MODELS_TO_IA3_TARGET_MODULES_MAPPING
+    if not mapping:
+        return {}
+    chosen = mapping.get(model.config.model_type, ())
+    if isinstance(chosen, str):
+        return {}
+    found = [module for name, module in model.named_modules() if chosen and name.endswith(tuple(chosen))]
+    if peft_type == "ln_tuning":
+        return {} if found and all(is_norm(module) for module in found) else {"target_modules": norm_names(model)}
+    if found:
+        return {}
+    targets: dict[str, Any] = {"target_modules": all_layers(model)}
+    return targets | ({"feedforward_modules": []} if peft_type == "ia3" else {})
+
+
+def all_layers(model: torch.nn.Module) -> Any:
+    """The word all-linear, or in a model of convolutions the names of those."""
+    import torch
+
+    head = task_of(model).head
+    body = [(name, module) for name, module in model.named_modules() if not name.startswith(head)]
+    if any(isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D" for _, module in body):
+        return "all-linear"
+    return [name for name, module in body if isinstance(module, torch.nn.Conv2d)]
+
+
+def norm_names(model: torch.nn.Module) -> list[str]:
+    """The names of all norms that have weights: their last parts, or in full where another layer is called the same."""
+    own = [name for name, module in model.named_modules() if is_norm(module)]
+    short = {name.rsplit(".", 1)[-1] for name in own}
+    same = [name for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in short and not is_norm(module)]
+    return own if same else sorted(short)
+
+
+def is_norm(module: torch.nn.Module) -> bool:
+    """Whether it normalises and has a weight of its own: LayerNorm, BatchNorm, any model's RMSNorm."""
+    return "norm" in type(module).__name__.lower() and getattr(module, "weight", None) is not None
+
+
+def _present(model: torch.nn.Module, wanted: tuple[str, ...]) -> list[str]:
+    own = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
+    return [name for name in wanted if name in own]
+
+
+def _has_conv1d(model: torch.nn.Module) -> bool:
+    return any(type(module).__name__ == "Conv1D" for module in model.modules())
+
+
+def _ready(model: PeftModel) -> PeftModel:
+    """What PEFT leaves to the caller: the number of the task, and a `forward` that follows the base model's."""
+    if model.peft_type == "POLY":  # one data set is one task
+        model.register_forward_pre_hook(_first_task, with_kwargs=True)
+        generate = model.generate
+        model.generate = lambda *inputs, **settings: generate(**_first_task(model, inputs, settings)[1])
+    if model.peft_type == "MULTITASK_PROMPT_TUNING":
+        get_prompt = model.get_prompt
+        model.get_prompt = lambda batch_size, **more: get_prompt(batch_size, **more | {"task_ids": _zeros(batch_size, model)})
+    if model.peft_type == "ADALORA":  # the rank in use is a count that lies among the parameters
+        for name, parameter in model.named_parameters():
+            if "ranknum" in name:
+                parameter.requires_grad_(False)
+    if model.peft_type == "ADAPTION_PROMPT":  # it keeps the `forward` of its first moment; TRL replaces it later
+        model.base_model.forward = model.base_model.model.__call__
+    return model
+
+
+def _zeros(size: int, model: torch.nn.Module) -> torch.Tensor:
+    """The number of the first task for each row: int64 [size]."""
+    import torch
+
+    return torch.zeros(size, dtype=torch.long, device=model.device)
+
+
+def _first_task(model: torch.nn.Module, inputs: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    if kwargs.get("task_ids") is not None:
+        return inputs, kwargs
+    ids = kwargs.get("input_ids")
+    first = ids if ids is not None else (inputs[0] if inputs else kwargs["inputs_embeds"])  # [batch, ...]
+    return inputs, kwargs | {"task_ids": _zeros(first.shape[0], model)}
+
+
+def with_bottlenecks(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """Houlsby's or Pfeiffer's adapters, by the option `placement`."""
+    import engine.tuners  # noqa: F401 (makes them known to PEFT)
+
+    return with_peft("bottleneck", model, options)
+
+
+# --- LoRA's kin -----------------------------------------------------------------------------------------------------
+
+
+def with_lora_fa(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """LoRA whose first matrix stays as it was drawn: only the second one is trained."""
+    adapted = with_peft("lora", model, options)
+    for name, parameter in adapted.named_parameters():
+        if "lora_A" in name:
+            parameter.requires_grad_(False)
+    return adapted
+
+
+def with_lora_and_biases(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """LoRA, and every bias of the model."""
+    _require_biases(model)
+    return with_peft("lora", model, options)
+
+
+def with_lora_and_embeddings(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """LoRA, and the embeddings and the output layer in full; tied ones stay tied."""
+    ends = [name for name in (_name_of(model, model.get_input_embeddings()), _name_of(model, output_layer(model))) if name]
+    kept = {"modules_to_save": [*(names(options.get("modules_to_save")) or []), *ends]}
+    tied = bool(model.config.get_text_config().tie_word_embeddings)
+    return with_peft("lora", model, {**options, **kept, "ensure_weight_tying": tied})
+
+
+def output_layer(model: torch.nn.Module) -> torch.nn.Module | None:
+    """The layer that turns hidden states into logits over the vocabulary, where there is one."""
+    return model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+
+
+def _name_of(model: torch.nn.Module, wanted: torch.nn.Module | None) -> str | None:
+    return next((name.rsplit(".", 1)[-1] for name, module in model.named_modules() if module is wanted), None)
+
+
+# --- parts of the model itself --------------------------------------------------------------------------------------
+
+
+def train_everything(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Full fine-tuning."""
+    model.requires_grad_(True)
+    return model
+
+
+def train_last_layers(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Train the last `num_layers` layers, or the parameters that match `name_pattern`; embeddings and head as asked for."""
+    pattern = options.get("name_pattern")
+    if pattern:
+        _train_matching(model, str(pattern))
+    else:
+        stacks = layer_stacks(model)
+        count = int(options["num_layers"])
+        if not stacks or count > len(stacks[0]):
+            depth = len(stacks[0]) if stacks else 0
+            raise _issue(
+                "num_layers", f"is {count}, and this model has {depth} layers.", "Use fewer layers, or a name pattern."
+            )
+        for layers in stacks:
+            for layer in layers[len(layers) - count :]:
+                layer.requires_grad_(True)
+    if options.get("train_embeddings"):
+        model.get_input_embeddings().requires_grad_(True)
+    if options.get("train_head"):
+        _train_head(model)
+    return model
+
+
+def _train_matching(model: torch.nn.Module, pattern: str) -> None:
+    try:
+        expression = re.compile(pattern)
+    except re.error:
+        raise _issue("name_pattern", f"{pattern!r} is not a regular expression.", r"Write one like layers\.(30|31)\.") from None
+    matching = [parameter for name, parameter in model.named_parameters() if expression.search(name)]
+    if not matching:
+        raise _issue("name_pattern", f"{pattern!r} matches no parameter of this model.", "Use a part of a parameter's name.")
+    for parameter in matching:
+        parameter.requires_grad_(True)
+
+
+def layer_stacks(model: torch.nn.Module) -> list[torch.nn.ModuleList]:
+    """The lists of like layers, the longest first; an encoder-decoder has two. Lists inside of layers do not count."""
+    import torch
+
+    found: list[tuple[str, torch.nn.ModuleList]] = []
+    for name, module in model.named_modules():
+        if "vision" in name and task_of(model).key == "image-text-to-text":
+            continue  # the part that writes is what is fine-tuned
+        inside = any(name.startswith(f"{outer}.") for outer, _ in found)
+        if isinstance(module, torch.nn.ModuleList) and len(module) > 0 and not inside:
+            found.append((name, module))
+    longest = max((len(layers) for _, layers in found), default=0)
+    return sorted((layers for _, layers in found if len(layers) > longest // 2), key=len, reverse=True)
+
+
+def train_head_only(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+    """Feature extraction: the body stays as it is, the head is trained."""
+    if not _train_head(model):
+        raise _issue("method", "this model has no head of its own to train.", "Choose another method, LoRA for instance.")
+    return model
+
+
+def _train_head(model: torch.nn.Module) -> int:
+    """Let the head train: the new parts of the task, else the output layer. Returns how many parameters that are."""
+    heads = [module for name, module in model.named_modules() if name.rsplit(".", 1)[-1] in task_of(model).head]
+    last = output_layer(model)
+    parts = heads or ([last] if last is not None else [])
+    for part in parts:
+        part.requires_grad_(True)
+    return sum(parameter.numel() for part in parts for parameter in part.parameters())
+
+
+def train_biases(model: torch.nn.Module, options: Mapping[str, Any]) -> torch.nn.Module:
+    """BitFit: every bias, and the head of a new task."""
+    _require_biases(model)
+    for name, parameter in model.named_parameters():
+        if _is_bias(name):
+            parameter.requires_grad_(True)
+    if task_of(model).head:
+        _train_head(model)
+    return model
+
+
+def _is_bias(name: str) -> bool:
+    return name.rsplit(".", 1)[-1].endswith("bias")
+
+
+def _require_biases(model: torch.nn.Module) -> None:
+    if not any(_is_bias(name) for name, _ in model.named_parameters()):
+        raise _issue(
+            "method",
+            "this model has no biases to train.",
+            "Choose norm tuning (ln_tuning): it trains as few numbers, and this model has norms.",
+        )
+
+
+def train_norms(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """Norm tuning: PEFT keeps a trained copy of each norm."""
+    return with_peft("ln_tuning", model, options)
+
+
+def _issue(field: str, message: str, fix: str) -> PlanError:
+    return PlanError([Issue(field=field, message=message, fix=fix)])

@@ -1,0 +1,241 @@
+"""Chains: a plan of stages (read, answer, prefer), each of which takes the last one's result.
+
+    {"stages": [
+        {"objective": "dapt", "datasets": [{"path": "demo/velmora_text"}]},
+        {"objective": "sft", "datasets": [{"path": "demo/facts"}]},
+        {"objective": "sft", "datasets": [{"path": "demo/pirate"}], "replay": 0.2},
+        {"objective": "dpo", "datasets": [{"path": "demo/voices"}]}],
+     "probe": ["demo/general"], "limit": 0.1}
+
+A stage is a plan. One without a `model` goes on from the last stage that gave a model of its kind; "@1" stands for the
+result of stage 1 wherever a model is named (a reward model, a teacher). `replay` mixes rows of the earlier stages into
+a stage: 0.2 adds a fifth as many. After each stage the forgetting report asks what it cost: the loss on the probe and
+on the earlier stages' held-out rows (`engine/forgetting.py`). The stages are ordinary runs of the history.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine import data, events, merge, runs
+from engine.methods import METHODS
+from engine.objectives import OBJECTIVES
+from engine.plan import DataSource, Issue, Plan, PlanError, unknown_keys
+from engine.runs import Run
+
+CHAIN_FIELDS = ("version", "stages", "probe", "limit")
+LIMIT = 0.1  # a loss may rise by this share before the report warns; judgement
+Model = str | dict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One plan of a chain, with references where its models are results of earlier stages."""
+
+    plan: Plan
+    goes_on: bool  # it names no model: it takes the last result of its kind
+    replay: float = 0.0  # rows of earlier stages, as a share of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain:
+    """Stages in their order, and what the forgetting report looks at."""
+
+    stages: tuple[Stage, ...]
+    probe: tuple[DataSource, ...] = ()
+    limit: float = LIMIT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one stage left behind: its run, and the folder that the next stage can start from."""
+
+    run: Run
+    model: Path
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+
+def is_chain(values: Any) -> bool:
+    """Whether a JSON value is a chain, and not a plan."""
+    return isinstance(values, Mapping) and "stages" in values
+
+
+def from_dict(values: Mapping[str, Any]) -> Chain:
+    """Read a chain from JSON values.
+
+    Raises:
+        PlanError: what is wrong with a stage, the field led by the stage's number.
+    """
+    issues = unknown_keys(values, CHAIN_FIELDS, where="chain")
+    written = values.get("stages")
+    if not isinstance(written, list) or not written:
+        issues.append(Issue(field="stages", message="has no stage.", fix='Write [{"objective": "sft", ...}, ...].'))
+    probe, limit = values.get("probe", []), values.get("limit", LIMIT)
+    if not isinstance(probe, list) or not all(isinstance(path, str) for path in probe):
+        issues.append(Issue(field="probe", message="is not a list of data sets.", fix='Write ["demo/general"].'))
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
+        issues.append(Issue(field="limit", message=f"{limit!r} is not a share.", fix="Use 0.1 for a tenth."))
+    if issues:
+        raise PlanError(issues)
+    stages = tuple(_read_stage(number, stage) for number, stage in enumerate(written, start=1))
+    return Chain(stages=stages, probe=tuple(DataSource(path=path) for path in probe), limit=float(limit))
+
+
+def from_json(text: str) -> Chain:
+    """Read a chain from the text of its JSON file. Raises `PlanError`."""
+    try:
+        return from_dict(json.loads(text))
+    except (json.JSONDecodeError, RecursionError):
+        raise PlanError([Issue(field="chain", message="is not valid JSON.", fix="Mend the file and try again.")]) from None
+
+
+def _read_stage(number: int, values: Any) -> Stage:
+    try:
+        if not isinstance(values, Mapping):
+            raise PlanError([Issue(field="stage", message="is not an object.", fix='Write {"objective": "sft", ...}.')])
+        replay = values.get("replay", 0.0)
+        if isinstance(replay, bool) or not isinstance(replay, (int, float)) or not 0 <= replay <= 10:
+            raise PlanError([Issue(field="replay", message=f"{replay!r} is not a share.", fix="Use 0.2 for a fifth.")])
+        plan = Plan.from_dict({name: value for name, value in values.items() if name != "replay"})
+        for named in references(plan):
+            if not named[1:].isdigit() or not 1 <= int(named[1:]) < number:
+                fix = f"Use @1 to @{number - 1}." if number > 1 else "The first stage must name a model."
+                raise PlanError([Issue(field="model", message=f"{named} is no earlier stage.", fix=fix)])
+        return Stage(plan=plan, goes_on="model" not in values and number > 1, replay=float(replay))
+    except PlanError as error:
+        raise PlanError(
+            [Issue(field=f"stages[{number}].{issue.field}", message=issue.message, fix=issue.fix) for issue in error.issues]
+        ) from None
+
+
+def references(plan: Plan) -> list[str]:
+    """The words of a plan that stand for results of earlier stages, such as "@1"."""
+    named = [plan.model, *plan.objective_options.values()]
+    return [value for value in named if isinstance(value, str) and value.startswith("@")]
+
+
+# --- what each stage trains -----------------------------------------------------------------------------------------
+
+
+def resolve(chain: Chain, number: int, models: Mapping[int, Model]) -> Plan:
+    """The plan of a stage (0 is the first) as it runs: its models named, its replay added.
+
+    `models` has what each earlier stage gave: the folder of its result, or, to price a chain before it ran, the model
+    that it began with (`plans_to_price`).
+    """
+    stage = chain.stages[number]
+
+    def named(value: Any) -> Any:
+        return models[int(value[1:]) - 1] if isinstance(value, str) and value.startswith("@") else value
+
+    options = {name: named(value) for name, value in stage.plan.objective_options.items()}
+    model = _last_of_its_kind(chain, number, models) if stage.goes_on else named(stage.plan.model)
+    return stage.plan.with_(model=model, objective_options=options, datasets=with_replay(chain, number))
+
+
+def _last_of_its_kind(chain: Chain, number: int, models: Mapping[int, Model]) -> Model:
+    """The latest earlier result with the same kind of model; the chain's first model where there is none."""
+    kind = OBJECTIVES[chain.stages[number].plan.objective].task
+    for earlier in range(number - 1, -1, -1):
+        if OBJECTIVES[chain.stages[earlier].plan.objective].task == kind:
+            return models[earlier]
+    return chain.stages[0].plan.model
+
+
+def plans_to_price(chain: Chain) -> list[Plan]:
+    """Each stage as a plan that can be estimated before anything ran: a result is as large as what it began with."""
+    models: dict[int, Model] = {}
+    plans = []
+    for number in range(len(chain.stages)):
+        plan = resolve(chain, number, models)
+        models[number] = plan.model
+        plans.append(plan)
+    return plans
+
+
+def with_replay(chain: Chain, number: int) -> tuple[DataSource, ...]:
+    """The stage's sources, and those of earlier stages whose rows are of the same shape, weighed to be the wanted share."""
+    stage = chain.stages[number]
+    shapes = OBJECTIVES[stage.plan.objective].shapes
+    own = {data.scan(source, shapes).format for source in stage.plan.datasets}
+    earlier = [source for before in chain.stages[:number] for source in before.plan.datasets]
+    readable = [source for source in earlier if data.scan(source, shapes).format in own]
+    rows = sum(data.scan(source, shapes).rows * source.weight for source in stage.plan.datasets)
+    old_rows = sum(data.scan(source, shapes).rows for source in readable)
+    if not stage.replay or not old_rows:
+        return stage.plan.datasets
+    weight = stage.replay * rows / old_rows
+    again = (DataSource(path=source.path, split=source.split, columns=source.columns, weight=weight) for source in readable)
+    return (*stage.plan.datasets, *again)
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def run_chain(chain: Chain, watch: Callable[[Run], None]) -> tuple[list[Result], list[dict[str, Any]]]:
+    """Run the stages one after the other. Returns (their results, the rows of the forgetting report).
+
+    Args:
+        watch: called with each run that has just started; returns when it has ended.
+
+    Raises:
+        PlanError: a stage cannot start, or did not finish.
+    """
+    from engine import forgetting
+
+    results: list[Result] = []
+    report: list[dict[str, Any]] = []
+    for number in range(len(chain.stages)):
+        plan = resolve(chain, number, {place: str(result.model) for place, result in enumerate(results)})
+        if chain.probe and not report:
+            report.append(forgetting.look(plan, forgetting.probes(chain, 0), name="before"))
+        run = runs.start(plan, name=f"Stage {number + 1} of {len(chain.stages)} · {runs.default_name(plan)}")
+        watch(run)
+        results.append(Result(run=run, model=result_of(run)))
+        if chain.probe and forgetting.can_be_asked(plan):
+            after = plan.with_(model=str(results[-1].model))
+            report.append(forgetting.look(after, forgetting.probes(chain, number), name=f"stage {number + 1}"))
+    return results, report
+
+
+def result_of(run: Run) -> Path:
+    """The folder of a finished run's whole model; an adapter is added to its base first. Raises `PlanError`."""
+    ended = runs.settle(run)
+    if ended.state != "finished":
+        raise PlanError([Issue(field="run", message=f"{ended.name} {ended.state}: {ended.reason}", fix="See its log.")])
+    if (ended.folder / "model").is_dir():
+        return ended.folder / "model"
+    if OBJECTIVES[ended.plan.objective].task == "causal-lm":
+        merge.start(ended.id)
+        while (status := merge.status(ended)).state == "running":
+            time.sleep(0.2)
+        if status.state != "finished":
+            raise PlanError([Issue(field="merge", message=status.message, fix="Use method full for this stage.")])
+        return ended.folder / "merged"
+    return add_adapter(ended)
+
+
+def add_adapter(run: Run) -> Path:
+    """Add the adapter of a model that does not answer in words to its base; there is nothing to ask it for a proof."""
+    from engine import attach, build
+
+    plan = run.plan
+    if not METHODS[plan.method].mergeable:
+        raise PlanError([Issue(field="method", message=f"{plan.method} cannot be merged.", fix="Use lora or full.")])
+    merged = attach.load(build.load_base(plan, "cpu"), run.folder / "adapter").merge_and_unload(safe_merge=True)
+    merged.save_pretrained(run.folder / "merged")
+    build.load_processor(plan).save_pretrained(run.folder / "merged")
+    return run.folder / "merged"
+
+
+def last_figure(run: Run) -> tuple[str, float, float] | None:
+    """(name, first, last) of the figure that the run's evaluations measured."""
+    seen = [event for event in events.since(run.folder)[0] if event["kind"] == "evaluated" and "metric" in event]
+    return (seen[0]["metric"], seen[0]["value"], seen[-1]["value"]) if seen else None

@@ -1,0 +1,49 @@
+"""Training data: where it is, whether every row can be read, and the rows as TRL takes them.
+
+    formats.py    FORMATS: the kinds of rows that people have, and what they become
+    reading.py    files as rows, each with its exact line
+    sources.py    demo sets, uploads, hub sets, local files
+    images.py     a zip of images as rows
+    hub.py        data sets of the hub, fetched once
+    scanning.py   one pass over a file: what it holds, what is wrong with it
+    rows.py       the rows of a plan: loaded, mixed, split
+
+No torch in here; the web process uses it too.
+"""
+
+from engine.data.formats import FORMATS, SHAPES, Format, Recognition, Row, roles, texts
+from engine.data.hub import fetch
+from engine.data.rows import as_dataset, as_trl, held_out_places, iterate, load, row_id, split, store_upload
+from engine.data.scanning import SHOWN_ISSUES, Scan, first_rows, scan
+from engine.data.sources import UPLOAD_ID, fingerprint, is_hub, locate, title, uploads
+from engine.home import uploads_folder
+
+__all__ = [
+    "FORMATS",
+    "SHAPES",
+    "SHOWN_ISSUES",
+    "UPLOAD_ID",
+    "Format",
+    "Recognition",
+    "Row",
+    "Scan",
+    "as_dataset",
+    "as_trl",
+    "fetch",
+    "fingerprint",
+    "first_rows",
+    "held_out_places",
+    "is_hub",
+    "iterate",
+    "load",
+    "locate",
+    "roles",
+    "row_id",
+    "scan",
+    "split",
+    "store_upload",
+    "texts",
+    "title",
+    "uploads",
+    "uploads_folder",
+]

@@ -1,0 +1,108 @@
+"""Data sets of the Hugging Face hub: fetched once, row by row, into a file of ours. No code of a data set is ever run.
+
+A set is named owner/name, with its config and split (`DataSource.config`, `DataSource.split`).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Any
+
+import orjson
+
+from engine.data import sources
+from engine.home import write_atomically
+from engine.plan import DataSource, Issue, PlanError
+
+HUB_SECONDS = 5.0  # to answer at all: the library itself tries again for half a minute
+MOST_ROWS = 1_000_000  # that are fetched, in the order of the set; judgement: as many as are checked in half a minute
+MOST_BYTES = 4 * 2**30
+
+
+def fetch(source: DataSource) -> None:
+    """Get a hub set onto this computer, if it is one and is not here yet. Raises `PlanError` in one sentence."""
+    if not sources.is_hub(source) or sources.hub_copy(source).is_file():
+        return
+    copy = sources.hub_copy(source)
+    partial = copy.with_suffix(f".{os.getpid()}.partial")
+    try:
+        _refuse_if_unreachable(source)
+        with open(partial, "wb") as file:
+            for row in _stream(source):
+                file.write(orjson.dumps(row, default=_plain) + b"\n")
+                if file.tell() > MOST_BYTES:
+                    break
+        write_atomically(copy.with_suffix(".name"), _title(source))
+        partial.rename(copy)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _title(source: DataSource) -> str:
+    parts = [part for part in (source.config, source.split) if part]
+    return f"{source.path.strip()} ({', '.join(parts)})"
+
+
+def _refuse_if_unreachable(source: DataSource) -> None:
+    import httpx
+    from huggingface_hub import constants
+
+    offline = _issue(source, "is on the hub, and the hub cannot be reached.", "Check the network, or upload the file.")
+    if constants.HF_HUB_OFFLINE:
+        raise PlanError([offline])
+    try:
+        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
+    except httpx.HTTPError:
+        raise PlanError([offline]) from None
+
+
+def _stream(source: DataSource) -> Any:
+    """The rows of the set, one after the other."""
+    import datasets
+    import httpx
+    from datasets.exceptions import DatasetsError
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        rows = datasets.load_dataset(source.path.strip(), source.config or None, split=source.split, streaming=True)
+        yield from rows.take(MOST_ROWS)
+    except (OSError, ValueError, RuntimeError, DatasetsError, HfHubHTTPError, httpx.HTTPError) as error:
+        raise PlanError([_explained(source, error)]) from error
+
+
+def _explained(source: DataSource, error: Exception) -> Issue:
+    """The four answers of the hub, and what the library says of configs, splits and scripts."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    kinds = {kind.__name__ for link in chain for kind in type(link).__mro__}
+    text, names = str(error), re.search(r"\['.*'\]", str(error))
+    known = f": it has {names[0][1:-1].replace(chr(39), '')}" if names else ""
+    if "GatedRepoError" in kinds or "gated" in text:  # asked first: it subclasses RepositoryNotFoundError
+        return _issue(
+            source, "is gated: its owner asks you to accept terms first.", "Accept them on its page, and set HF_TOKEN."
+        )
+    if {"RepositoryNotFoundError", "DatasetNotFoundError"} & kinds:
+        return _issue(
+            source, "does not exist on the hub, or is private.", "Check the spelling on https://huggingface.co/datasets."
+        )
+    if "scripts are no longer supported" in text:
+        return _issue(source, "uses a loading script, which is never run here.", "Choose a set that is made of data files.")
+    if "Config name" in text or "BuilderConfig" in text:
+        return _issue(source, f"needs the name of a config{known}.", "Name one of them.")
+    if "Unknown split" in text or "Bad split" in text:
+        return _issue(source, f"has no split {source.split!r}{known}.", "Name one of them.")
+    first_line = (text.strip().splitlines() or [type(error).__name__])[0][:160].rstrip(".")
+    return _issue(source, f"could not be fetched ({first_line}).", "Try again, or download it yourself and upload the file.")
+
+
+def _issue(source: DataSource, message: str, fix: str) -> Issue:
+    return Issue(field="datasets", message=f"{source.path.strip()} {message}", fix=fix)
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON lacks: dates and the like as text."""
+    return str(value)

@@ -1,0 +1,64 @@
+"""What a config says of a model's sizes, read from its plain values: before transformers is imported or anything is built.
+
+An absurd size is refused here, in an instant and without memory. The names of the fields differ from family to family;
+these are the ones of transformers' own configs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from engine.plan import Issue
+
+# Field names by what they mean, and the largest value that is believed: some ten times that of any published model
+# (405 B: 126 layers of 16384; a vocabulary of 262144; 512 experts).
+LARGEST = {
+    ("hidden_size", "d_model", "n_embd", "dim", "embedding_size", "projection_dim"): 2**18,
+    ("num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers", "num_decoder_layers"): 2048,
+    ("vocab_size",): 2**23,
+    ("num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads"): 4096,
+    ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "moe_intermediate_size"): 2**21,
+    ("num_experts", "num_local_experts", "n_routed_experts"): 8192,
+    ("max_position_embeddings", "n_positions"): 2**28,
+}
+LIMITS = {name: largest for names, largest in LARGEST.items() for name in names}
+MAY_BE_ZERO = ("num_experts", "num_local_experts", "n_routed_experts", "encoder_layers", "decoder_layers")
+PARTS = ("text_config", "vision_config", "audio_config", "encoder", "decoder")  # configs within a config
+WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+# Models that are made of convolutions: bitsandbytes quantises linear layers, and they have none but the head.
+WITHOUT_LINEAR_LAYERS = ("resnet", "regnet", "mobilenet_v1", "mobilenet_v2", "efficientnet")
+
+
+def check(config: Mapping[str, Any]) -> list[Issue]:
+    """The sizes of a config that no model has, one issue for all of them."""
+    wrong = list(dict.fromkeys(_wrong(config)))
+    if not wrong:
+        return []
+    message = f"the config's {' and '.join(wrong[:3])} {'is' if len(wrong) == 1 else 'are'} no size that a model has."
+    return [Issue(field="model", message=message, fix="Check the numbers in the config.")]
+
+
+def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in config.items():
+        if name in PARTS and isinstance(value, Mapping):
+            yield from _wrong(value)
+        elif name in LIMITS and value is not None and not _is_size(name, value):
+            yield name
+
+
+def _is_size(name: str, value: Any) -> bool:
+    """A whole number within the limits; some families have one per layer or stage."""
+    if isinstance(value, (list, tuple)):
+        return len(value) <= LIMITS["num_hidden_layers"] and all(_is_size(name, one) for one in value)
+    least = 0 if name in MAY_BE_ZERO else 1
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LIMITS[name]
+
+
+def width(config: Mapping[str, Any] | None) -> int | None:
+    """The width of the model's layers, where its config says it in one number."""
+    if config is None:
+        return None
+    text = config.get("text_config")
+    inner = text if isinstance(text, Mapping) else config
+    return next((inner[name] for name in WIDTHS if isinstance(inner.get(name), int)), None)

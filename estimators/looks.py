@@ -1,0 +1,52 @@
+"""Looks at the data of a plan, in the process that has the tokenizers: the X-ray, one row, and cleaning.
+
+The requests are those of `python -m estimators --jsonl`: {"ask": "xray" | "look" | "clean", "plan": {...}, ...}.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from engine import lengths
+from engine.plan import Issue, Plan, PlanError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+NO_TOKENIZER = Issue(
+    field="model",
+    message="its tokenizer is not on this computer, so tokens cannot be shown.",
+    fix="Choose the demo model, or a model that was downloaded already.",
+)
+
+
+def answer(question: str, plan: Plan, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer to one request, as JSON values. Raises `PlanError`.
+
+    `only` is a JSON text with what the question needs: {"number", "template"} or {"wishes", "template"}.
+    """
+    from engine import cleaning, xray
+
+    wanted = json.loads(request.get("only") or "{}")
+    if question == "clean":
+        source, key = plan.datasets[0], wanted.get("template", "")
+        if key:
+            return {"clean": dataclasses.asdict(cleaning.write_with_template(plan, source, _tokenizer(plan), key))}
+        return {"clean": dataclasses.asdict(cleaning.clean(plan, source, wanted["wishes"], lengths.local_tokenizer(plan)))}
+    if not plan.datasets:
+        raise PlanError([Issue(field="datasets", message="is empty.", fix="Choose data first.")])
+    tokenizer, template = _tokenizer(plan), wanted.get("template", "")
+    if question == "look":
+        return {"look": dataclasses.asdict(xray.look(plan, wanted.get("number", 1), tokenizer, template))}
+    return {"xray": dataclasses.asdict(xray.xray(plan, tokenizer, template))}
+
+
+def _tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:
+    """The model's tokenizer; None where the rows are images with labels, which need none."""
+    found = lengths.local_tokenizer(plan)
+    if found is None and lengths.accepts(plan) != ("image-label",):
+        raise PlanError([NO_TOKENIZER])
+    return found

@@ -1,0 +1,426 @@
+"""Several GPUs and offloading: the figures of one GPU, turned into those of each of n.
+
+Pure functions. The recorded step is walked through once more with each storage counted by its share: what the sharding
+splits (weights, gradients, the optimizer's states) by 1/n, what it does not (activations, the loss) whole. What the
+sharding itself needs (buckets, gathered layers, fp32 copies, NCCL) is added, and the time of the communication that
+the arithmetic does not hide.
+
+    state = states(plan, run)
+    found = applied(plan, found, state)        # an Estimate of one GPU becomes that of the plan's GPUs
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from engine import checks, hardware, parallel
+from engine.parallel import SHARDINGS, Sharding
+from engine.plan import Plan
+from estimators.estimate import Estimate, Memory, Range
+
+if TYPE_CHECKING:
+    from estimators.dryrun import DryRun
+    from estimators.replay import Step
+
+MIB = 2**20
+
+# --- what the libraries add -------------------------------------------------------------------------------------------
+
+# NCCL's buffers: 342 MiB for 2 GPUs, 392 MiB for 8 (NVIDIA's aiconfigurator, its table of systems), a straight line over
+# the doublings between.
+NCCL_BYTES, NCCL_BYTES_PER_DOUBLING = 342 * MIB, 25 * MIB
+# FSDP gathers the layer at work and the next one (backward_prefetch, torch.distributed.fsdp).
+GATHERED_LAYERS = 2
+# DeepSpeed's `auto` values under transformers: a bucket of hidden_size^2 elements to reduce, 0.9 of it to prefetch
+# (transformers/integrations/deepspeed.py); `overlap_comm` keeps two of the first kind.
+REDUCE_BUCKETS, PREFETCH_BUCKET = 2, 0.9
+# stage3_max_live_parameters and stage3_max_reuse_distance of https://huggingface.co/docs/transformers/deepspeed: so many
+# gathered elements may stay.
+LIVE_ELEMENTS = 1_000_000_000
+
+# --- rates ------------------------------------------------------------------------------------------------------------
+
+# Share of the nominal rate that collectives reach, (low, likely, high). NVLink: judgement. PCIe: fsdp_qlora's runs of 7B
+# models on two cards (https://github.com/AnswerDotAI/fsdp_qlora, benchmarks) reach 2.6 GB/s on RTX 3090 and about 14 GB/s
+# on RTX 4090, of 32 nominal; LOMO's ZeRO-3 on 2 to 8 RTX 3090 (https://arxiv.org/abs/2306.09782, table 2) 1.7 to 2.6 GB/s.
+# GeForce cards copy through the computer's memory, so the machine decides more than the card does.
+NVLINK_SHARE = Range(low=0.5, likely=0.75, high=0.9)
+PCIE_SHARE = Range(low=0.08, likely=0.4, high=0.6)
+GEFORCE_PCIE_SHARE = Range(low=0.06, likely=0.15, high=0.45)
+NO_LINK = 12e9  # bytes/s where the table knows no interconnect: PCIe 3.0 (judgement)
+# Share of the communication that can be hidden behind arithmetic: the same 7B runs on two RTX 3090. With 4.6 s of transfers
+# in a step of 6.9 s of arithmetic 3.8 s are seen, with 10.3 s of arithmetic 3.7 s, with 1.7 s of it 4.3 s.
+HIDDEN_SHARE = 0.3
+# To the computer's memory and back: pinned copies over PCIe 4.0, with all GPUs at it (judgement).
+HOST_BYTES_PER_SECOND = 12e9
+# AdamW on the processor moves 28 bytes per parameter (read and write of weight, two states; read of the gradient) through
+# a server's memory (judgement: 100 GB/s of the two sockets' 200 to 400).
+CPU_ADAM_BYTES, CPU_MEMORY_BYTES_PER_SECOND = 28, 100e9
+
+
+@dataclass(frozen=True, kw_only=True)
+class States:
+    """What the step of one GPU holds, in bytes. `peaks` has the highest moment of each phase, by part."""
+
+    weights: int
+    trainable_params: int
+    gradients: int  # all of them
+    optimizer: int
+    largest_layer: int  # weights of the largest layer, as they are stored
+    trained_in_layer: int  # parameters of it that are trained (the mean layer's)
+    outside_layers: int  # embeddings, head and what else is in no layer
+    hidden_size: int
+    peaks: Mapping[str, Mapping[str, int]]
+
+    @property
+    def trained_bytes(self) -> float:
+        """Bytes of one trained parameter as it is stored: its gradient is of the same type."""
+        return self.gradients / self.trainable_params if self.trainable_params else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """What each GPU holds and what the computer holds for all of them. Bytes; `parts` is the highest moment."""
+
+    parts: Mapping[str, int]
+    added: int  # of the parts: what only the sharding needs
+    overhead: int  # beside the allocator
+    host: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """What a step sends. Bytes per GPU: between the GPUs, and to the computer's memory and back."""
+
+    between: float
+    to_host: float
+    cpu_params: float  # that the processor updates
+
+
+def states(plan: Plan, run: DryRun) -> States:
+    """What `applied` needs of a dry run."""
+    from engine import build
+
+    start = [segment for segment in run.step.segments if segment.place.phase == "start"]
+    by_layer = [
+        sum(event.size for index, event in enumerate(segment.events) if segment.parts.get(index) == "weights")
+        for segment in start
+        if segment.place.layer is not None
+    ]
+    peaks, totals = _walk(run.step)
+    largest = max(by_layer, default=0)
+    layers = max(run.step.depth.full, 1)
+    outside = sum(
+        event.size
+        for segment in start
+        if segment.place.layer is None
+        for index, event in enumerate(segment.events)
+        if segment.parts.get(index) == "weights"
+    )
+    config = build.load_config(plan).get_text_config()
+    return States(
+        weights=totals.get("weights", run.weight_bytes),
+        trainable_params=run.trainable_params,
+        gradients=totals.get("gradients", 0),
+        optimizer=totals.get("optimizer", 0),
+        largest_layer=largest,
+        trained_in_layer=run.trainable_params // layers,
+        outside_layers=outside,
+        hidden_size=getattr(config, "hidden_size", 0) or 0,
+        peaks=peaks,
+    )
+
+
+def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """(the highest moment of each phase by part, all bytes of the weights, the gradients and the optimizer's states)."""
+    from estimators.replay import PHASE_PARTS
+    from estimators.splice import full_order, full_refs
+    from estimators.trace import Alloc, Ref
+
+    live: dict[Ref, tuple[int, str]] = {}
+    now: dict[str, int] = {}
+    peaks: dict[str, dict[str, int]] = {}
+    highest: dict[str, int] = {}
+    totals: dict[str, int] = {}
+    for place, segment in full_order(step.segments, step.depth):
+        own_part, index = PHASE_PARTS[place.phase], 0
+        for event in segment.events:
+            if not isinstance(event, Alloc):
+                for ref in full_refs(place, segment, event, step.depth):
+                    size, part = live.pop(ref, (0, own_part))
+                    now[part] = now.get(part, 0) - size
+                continue
+            part = segment.parts.get(index, own_part)
+            live[Ref(place, index)] = (event.size, part)
+            now[part] = now.get(part, 0) + event.size
+            if part == "gradients" or (part in ("optimizer", "weights") and place.phase == "start"):
+                totals[part] = totals.get(part, 0) + event.size
+            index += 1
+            total = sum(now.values())
+            if total > highest.get(place.phase, 0):
+                highest[place.phase] = total
+                peaks[place.phase] = dict(now)
+    return peaks, totals
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+def split(plan: Plan, state: States) -> Split:
+    """What one GPU holds at its highest moment, and the computer for all of them."""
+    row, n = SHARDINGS[plan.sharding], parallel.world(plan)
+    kept = _kept(plan, row, state)
+    share = {part: 1 / n if part in row.splits else 1.0 for part in kept}
+    here = {part: size * share[part] for part, size in kept.items()}
+    away = _offloaded(plan, here)
+    added = _added(plan, row, state, n)
+    moments = []
+    for phase, parts in state.peaks.items():
+        moment = {part: float(size) for part, size in parts.items()}
+        moment["weights"] = here["weights"] - away["weights"] + (0.0 if phase == "optimizer" else added["weights"])
+        moment["optimizer"] = _optimizer_moment(parts, state, here, away, share["optimizer"])
+        moment["gradients"] = _gradient_moment(parts, state, here, away, plan) + added["gradients"]
+        moments.append({part: round(size) for part, size in moment.items()})
+    highest = max(moments, key=lambda moment: sum(moment.values()))
+    return Split(
+        parts=highest,
+        added=round(sum(added.values())),
+        overhead=nccl_bytes(n) if plan.sharding != "none" else 0,
+        host=round(sum(away.values()) * n),
+    )
+
+
+def _kept(plan: Plan, row: Sharding, state: States) -> dict[str, float]:
+    """Bytes of all weights, gradients and optimizer states, in the number types that the sharding keeps them in."""
+    weights, gradients, optimizer = float(state.weights), float(state.gradients), float(state.optimizer)
+    trained, each = state.trainable_params, state.trained_bytes
+    if row.master == "fsdp" and plan.precision != "fp32" and plan.autocast and each < 4:
+        # accelerate turns what is trained into fp32 (its `prepare_model`); the states follow, unless they are of 8 bits.
+        factor = 4 / each if each else 1.0
+        weights += trained * (4 - each)
+        gradients *= factor
+        optimizer *= factor if "8bit" not in plan.optim else 1.0
+    if row.master == "deepspeed" and plan.precision != "fp32":
+        # 16-bit weights and gradients, and an fp32 copy beside the states (stage_1_and_2.py and stage3.py of DeepSpeed).
+        weights += trained * (2 - each)
+        gradients = trained * 2.0
+        states_each = state.optimizer / trained / each * 4 if trained and each and "8bit" not in plan.optim else 0.0
+        optimizer = (trained * states_each if states_each else optimizer) + trained * 4.0
+    return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
+
+
+def _offloaded(plan: Plan, here: Mapping[str, float]) -> dict[str, float]:
+    """Bytes of one GPU's share that are in the computer's memory instead. Gradients go where the optimizer is."""
+    parts = {"none": (), "optimizer": ("optimizer", "gradients"), "all": ("optimizer", "gradients", "weights")}[plan.offload]
+    return {part: size if part in parts else 0.0 for part, size in here.items()}
+
+
+def _optimizer_moment(
+    parts: Mapping[str, int], state: States, here: Mapping[str, float], away: Mapping[str, float], share: float
+) -> float:
+    """The states that stay, and the step's temporaries: they are as large as what one GPU updates."""
+    temporary = max(0, parts.get("optimizer", 0) - state.optimizer)
+    return here["optimizer"] - away["optimizer"] + (0.0 if away["optimizer"] else temporary * share)
+
+
+def _gradient_moment(
+    parts: Mapping[str, int], state: States, here: Mapping[str, float], away: Mapping[str, float], plan: Plan
+) -> float:
+    """As large a share of the gradients as is there at this moment; with accumulation, all of them are."""
+    if not state.gradients:
+        return 0.0
+    there = 1.0 if plan.gradient_accumulation_steps > 1 else parts.get("gradients", 0) / state.gradients
+    return (here["gradients"] - away["gradients"]) * there
+
+
+def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]:
+    """What only the sharding needs: gathered weights (counted as weights), buckets (counted as gradients)."""
+    if plan.sharding == "none" or n == 1:
+        return {"weights": 0.0, "gradients": 0.0}
+    if plan.sharding == "ddp":
+        # DDP copies the gradients into buckets of 25 MB that together hold all of them (gradient_as_bucket_view=False).
+        return {"weights": 0.0, "gradients": float(state.gradients)}
+    computed = _computed_share(plan, state)
+    gathered_trained = state.trained_in_layer * (4.0 if plan.precision == "fp32" else 2.0)
+    if row.key == "fsdp":
+        # The outermost unit (embeddings, head) stays gathered; a layer's gradient is whole until it is reduced.
+        layers = GATHERED_LAYERS * state.largest_layer
+        return {"weights": (state.outside_layers + layers) * computed, "gradients": gathered_trained}
+    bucket = REDUCE_BUCKETS * state.hidden_size**2 * (4 if plan.precision == "fp32" else 2)
+    if row.key == "zero2":
+        return {"weights": 0.0, "gradients": bucket + gathered_trained}
+    each = 4 if plan.precision == "fp32" else 2
+    live = min(state.weights * computed * (1 - 1 / n), LIVE_ELEMENTS * each)
+    prefetch = PREFETCH_BUCKET * state.hidden_size**2 * each
+    return {"weights": live + prefetch, "gradients": bucket + gathered_trained}
+
+
+def _computed_share(plan: Plan, state: States) -> float:
+    """Bytes of a gathered weight over those of a stored one: fp32 weights are gathered in the type of the arithmetic."""
+    stored_in_fp32 = plan.master_weights or (state.trained_bytes == 4 and checks.quantization(plan) == "none")
+    whole_model = state.trainable_params * state.trained_bytes > 0.5 * state.weights
+    return 0.5 if stored_in_fp32 and whole_model and plan.precision != "fp32" and plan.autocast else 1.0
+
+
+def nccl_bytes(n: int) -> int:
+    """NCCL's buffers on each of n GPUs."""
+    return round(NCCL_BYTES + NCCL_BYTES_PER_DOUBLING * max(0.0, math.log2(max(n, 2)) - 1)) if n > 1 else 0
+
+
+# --- time -------------------------------------------------------------------------------------------------------------
+
+
+def traffic(plan: Plan, state: States) -> Traffic:
+    """What each GPU sends in one optimizer step.
+
+    A ring's all-reduce moves 2 (n - 1) / n of the bytes, an all-gather or a reduce-scatter half of that
+    (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md). Sharded weights are gathered for each forward
+    and each backward pass; sharded gradients are reduced after each backward pass.
+    """
+    n, passes = parallel.world(plan), plan.gradient_accumulation_steps
+    part = (n - 1) / n
+    kept = _kept(plan, SHARDINGS[plan.sharding], state)
+    gathered = kept["weights"] * _computed_share(plan, state)
+    sent = {
+        "none": 0.0,
+        "ddp": 2 * part * kept["gradients"],
+        "zero2": part * (kept["gradients"] * passes + state.trainable_params * 2),
+        "fsdp": part * (2 * gathered + min(kept["gradients"], state.trainable_params * 2)) * passes,
+        "zero3": part * (2 * gathered + kept["gradients"]) * passes,
+    }[plan.sharding]
+    updated = state.trainable_params / n if plan.offload != "none" else 0.0
+    copied = updated * 4.0  # the gradients there and the weights back, in 16 bits
+    if plan.offload == "all":
+        copied += 2 * kept["weights"] / n * passes
+    return Traffic(between=sent, to_host=copied, cpu_params=updated)
+
+
+def link(gpu: hardware.Gpu) -> tuple[float, Range]:
+    """(nominal bytes/s to the other GPUs, the share of it that collectives reach)."""
+    if gpu.link_bandwidth is None:
+        return NO_LINK, Range(low=0.5, likely=1.0, high=1.5)
+    if "PCIe" not in gpu.interconnect:
+        return gpu.link_bandwidth, NVLINK_SHARE
+    return gpu.link_bandwidth, GEFORCE_PCIE_SHARE if gpu.kind == "consumer" else PCIE_SHARE
+
+
+def exposed_seconds(transfer: float, arithmetic: float) -> float:
+    """The part of the transfers that a step waits for: the more arithmetic there is beside them, the more is hidden."""
+    if transfer <= 0:
+        return 0.0
+    return transfer * (1 - HIDDEN_SHARE * arithmetic / (arithmetic + transfer))
+
+
+def waiting(plan: Plan, state: States, arithmetic: float) -> Range:
+    """Seconds that a step of `arithmetic` seconds waits for communication and for the processor's part."""
+    found = traffic(plan, state)
+    nominal, share = link(hardware.find_gpu(plan.gpu))
+    processor = found.to_host / HOST_BYTES_PER_SECOND + found.cpu_params * parallel.world(plan) * CPU_ADAM_BYTES / (
+        CPU_MEMORY_BYTES_PER_SECOND
+    )
+    return Range(
+        low=exposed_seconds(found.between / (nominal * share.high), arithmetic) + processor / 2,
+        likely=exposed_seconds(found.between / (nominal * share.likely), arithmetic) + processor,
+        high=exposed_seconds(found.between / (nominal * share.low), arithmetic) + processor * 2,
+    )
+
+
+# --- the estimate -----------------------------------------------------------------------------------------------------
+
+
+def wanted(plan: Plan) -> bool:
+    """Whether a plan's estimate differs from that of one GPU."""
+    return parallel.world(plan) > 1 or plan.offload != "none"
+
+
+def applied(plan: Plan, found: Estimate, state: States) -> Estimate:
+    """The estimate of one GPU as that of each of the plan's GPUs; time, money and steps are those of all together.
+
+    Args:
+        plan: a checked plan.
+        found: its estimate, as if it ran on one GPU.
+        state: what the step holds.
+    """
+    if not wanted(plan):
+        return found
+    from estimators.estimator import verdict
+
+    n = parallel.world(plan)
+    here = split(plan, state)
+    memory = _memory(found.memory, here)
+    phases = {
+        **found.phases,
+        "load": here.parts.get("weights", 0),
+        "train": memory.peak,
+        "evaluate": min(found.phases.get("evaluate", memory.peak), memory.peak),
+    }
+    host = found.host_memory * n + here.host
+    changed = dataclasses.replace(found, memory=memory, fits=verdict(memory), host_memory=host, phases=phases)
+    return dataclasses.replace(_timed(plan, changed, state, n), source={**found.source, **_sources(plan, n)})
+
+
+def _memory(one: Memory, found: Split) -> Memory:
+    """Each GPU's memory: the gaps between the blocks grow and shrink with what is allocated."""
+    allocated = sum(found.parts.values())
+    fragments = round(one.fragments * allocated / one.allocated) if one.allocated else 0
+    overhead = one.overhead + found.overhead
+    total = allocated + fragments + overhead
+    return dataclasses.replace(
+        one,
+        **{part: found.parts.get(part, 0) for part in ("weights", "gradients", "optimizer", "activations", "loss")},
+        fragments=fragments,
+        overhead=overhead,
+        allocated=allocated,
+        peak=allocated + fragments,
+        low=round(total * one.low / one.total - found.added / 2),
+        high=round(total * one.high / one.total + found.added / 2),
+    )
+
+
+def _timed(plan: Plan, found: Estimate, state: States, n: int) -> Estimate:
+    """The times of n GPUs: each step waits for the communication, and there are n times fewer of them."""
+    if found.step_seconds is None:
+        return dataclasses.replace(found, steps=_steps(plan, found, n))
+    one = found.step_seconds
+    wait = waiting(plan, state, one.likely)
+    step = Range(low=one.low + wait.low, likely=one.likely + wait.likely, high=one.high + wait.high)
+    steps = _steps(plan, found, n)
+    speed = found.tokens_per_second
+    tokens = speed.likely * one.likely * n if speed else None  # of one step
+    total = _times(step, steps) if steps else None
+    rate = Range(low=tokens / step.high, likely=tokens / step.likely, high=tokens / step.low) if tokens else None
+    price = hardware.find_gpu(plan.gpu).price_per_hour
+    return dataclasses.replace(
+        found,
+        steps=steps,
+        tokens=round(tokens * steps) if tokens and steps else found.tokens,
+        step_seconds=step,
+        tokens_per_second=rate,
+        total_seconds=total,
+        cost=_times(total, price * n / 3600) if total and price else None,
+    )
+
+
+def _times(range_: Range, factor: float) -> Range:
+    return Range(low=range_.low * factor, likely=range_.likely * factor, high=range_.high * factor)
+
+
+def _steps(plan: Plan, found: Estimate, n: int) -> int | None:
+    """Optimizer steps of the run: each of them takes n times the rows."""
+    if found.steps is None or plan.max_steps > 0:
+        return found.steps
+    return math.ceil(found.steps / n)
+
+
+def _sources(plan: Plan, n: int) -> dict[str, str]:
+    row, gpu = SHARDINGS[plan.sharding], hardware.find_gpu(plan.gpu)
+    nominal, share = link(gpu)
+    rate = f"{gpu.interconnect or 'an unknown interconnect'}, {nominal * share.likely / 1e9:.3g} GB/s in use"
+    return {
+        "sharding": f"per GPU, of {n} with {row.label}: {row.sentence} Gathered layers, buckets and NCCL are added.",
+        "communication": f"what a step sends over {rate}; up to {HIDDEN_SHARE:.0%} of it is hidden behind arithmetic",
+    }

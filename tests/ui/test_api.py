@@ -1,0 +1,124 @@
+"""The endpoints for programs: asked through gradio_client of the real app, with plain JSON in and out."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import gradio_client
+import pytest
+from gradio_client.exceptions import AppError
+
+from engine import hardware
+from engine.demos import first_plan
+from engine.methods import METHODS
+from engine.plan import THIS_MACHINE
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")
+
+
+@pytest.fixture(scope="module")
+def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gradio_client.Client]:
+    """The real app on a free port, with a data folder of its own."""
+    environment = {**os.environ, "FITTINGROOM_HOME": str(tmp_path_factory.mktemp("api")), "PORT": "7941"}
+    command = [sys.executable, "app.py"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        url = re.search(r"http://\S+", process.stdout.readline())
+        assert url is not None
+        yield gradio_client.Client(url[0], verbose=False)
+    finally:
+        process.terminate()
+        process.wait(timeout=20)
+
+
+def test_every_endpoint_is_described(app: gradio_client.Client) -> None:
+    described = app.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    for name in ("estimate", "which_gpus", "which_methods", "fixes", "limits", "parameter_budget", "search_models"):
+        assert described[f"/{name}"]["description"].startswith(tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), name
+        assert all(one["python_type"]["type"] for one in described[f"/{name}"]["parameters"]), name
+
+
+def test_an_estimate_is_that_of_the_page(app: gradio_client.Client) -> None:
+    found = app.predict(plan_json=PLAN.to_json(), api_name="/estimate")
+    assert found["fits"] == "yes"
+    assert found["memory"]["capacity"] == hardware.gpus()["RTX 4090"].memory
+    assert found["trainable_params"] < found["total_params"]
+
+
+def test_which_gpus_has_them_all(app: gradio_client.Client) -> None:
+    rows = app.predict(plan_json=PLAN.to_json(), api_name="/which_gpus")["gpus"]
+    assert [row["gpu"] for row in rows] == [THIS_MACHINE, *hardware.gpus()]
+    assert next(row for row in rows if row["name"] == "RTX 4090")["fits"] == "yes"
+
+
+def test_a_plan_that_fits_needs_no_fixes(app: gradio_client.Client) -> None:
+    assert app.predict(plan_json=PLAN.to_json(), api_name="/fixes") == {"fixes": []}
+
+
+def test_a_budget_is_solved(app: gradio_client.Client) -> None:
+    found = app.predict(plan_json=PLAN.to_json(), budget="100,000", api_name="/parameter_budget")["solutions"]
+    assert 0 < found[0]["params"] <= 100_000
+    assert found[0]["changes"]["method_options"]["r"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("plan_json", "endpoint", "sentence"),
+    [
+        ("{", "/estimate", "not valid JSON"),
+        (json.dumps({"modle": "demo/llama"}), "/estimate", "Did you mean model"),
+        (json.dumps({"gpu": "L40s"}), "/which_gpus", "Did you mean L40S"),
+        (json.dumps({"method": "loraa"}), "/fixes", "Method: 'loraa' is not a method. Did you mean lora"),
+    ],
+)
+def test_a_mistake_is_one_sentence(app: gradio_client.Client, plan_json: str, endpoint: str, sentence: str) -> None:
+    with pytest.raises(AppError, match=sentence):
+        app.predict(plan_json=plan_json, api_name=endpoint)
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ({"query": "qwen3 8b"}, "Qwen/Qwen3-8B"),
+        ({"query": "llama", "license": "llama3.1"}, "meta-llama/Llama-3.1-8B"),
+        ({"query": "bert", "task": "masked-lm"}, "google-bert/bert-base-uncased"),
+        ({"family": "pythia", "largest": 0.1}, "EleutherAI/pythia-70m"),
+    ],
+)
+def test_models_are_found(app: gradio_client.Client, query: dict, expected: str) -> None:
+    found = app.predict(**query, api_name="/search_models")["models"]
+    assert expected in [model["id"] for model in found]
+    assert len(found) < 30
+
+
+def test_gated_models_say_so(app: gradio_client.Client) -> None:
+    found = app.predict(query="gated llama", api_name="/search_models")["models"]
+    assert found
+    assert all(model["gated"] for model in found)
+
+
+def test_mcp_needs_its_package(tmp_path: Path) -> None:
+    script = "import sys, importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'mcp' else f(n, *a)\n"
+    script += "import app; sys.exit(app.main(['--mcp', '--port', '7963']))"
+    environment = {**os.environ, "FITTINGROOM_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3
+    assert "gradio[mcp]" in done.stderr
+
+
+def test_nothing_that_changes_anything_is_a_tool() -> None:
+    from estimators.client import Estimator
+    from ui import api
+
+    blocks = api.tools(Estimator())
+    names = set(blocks.get_api_info()["named_endpoints"])
+    assert names == {f"/{function.__name__}" for function in api.endpoints(Estimator())}
+    assert not names & {"/start", "/stop", "/merge", "/ask"}
+    assert len(METHODS) > 2

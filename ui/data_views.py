@@ -1,0 +1,226 @@
+"""What the Data tab shows, as HTML of our own: the tokens of a row, the findings, the rows as they are read.
+
+Pure functions. Text of a file is only ever escaped text here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from engine.cleaning import CLEANINGS, Cleaned
+from engine.data import FORMATS, Scan
+from engine.data.formats import Row
+from engine.xray import Finding, Look, Piece, Strip, XRay
+from ui import markup, words
+
+CELL_CHARACTERS = 160
+LEGEND = (
+    '<p class="legend" aria-hidden="true"><span><i class="tok on">learned</i> the loss is computed on it</span>'
+    '<span><i class="tok">read</i> only read</span><span><i class="tok off">cut</i> beyond the longest sequence</span></p>'
+)
+BAR_CLASSES = 12
+
+
+# --- the source -----------------------------------------------------------------------------------------------------
+
+
+def source_facts(scan: Scan) -> str:
+    """The size of a set, what its rows were recognised as, and what cannot be used."""
+    recognised = FORMATS[scan.recognised].label if scan.recognised else "not recognised"
+    pairs = [
+        ("Rows", words.whole(scan.rows)),
+        ("Characters", words.count(scan.characters)),
+        ("Longest row", f"{words.whole(scan.longest)} characters" if scan.rows else words.UNKNOWN),
+        ("Recognised as", recognised),
+    ]
+    if scan.bad:
+        pairs.append(("Cannot be used", words.whole(scan.bad)))
+    if scan.empty:
+        pairs.append(("Empty, left out", words.whole(scan.empty)))
+    return markup.facts(pairs) + issues(scan)
+
+
+def issues(scan: Scan) -> str:
+    """What is wrong with the file, a sentence each."""
+    told = "".join(
+        f'<li class="issue-{words.escape(issue.severity)}">{words.escape(f"{issue.message} {issue.fix}".strip())}</li>'
+        for issue in scan.issues
+    )
+    return f'<ul class="issues">{told}</ul>' if told else ""
+
+
+def rows_table(rows: Sequence[Row], told: str) -> str:
+    """A few rows as a table, long cells cut, with a caption."""
+    if not rows:
+        return ""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    heads = "".join(f'<th scope="col">{words.escape(column)}</th>' for column in columns)
+    body = "".join(
+        "<tr>"
+        + "".join(f'<td data-label="{words.escape(column)}">{_cell(row.get(column))}</td>' for column in columns)
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<div class="scroll"><table class="rows"><caption>{words.escape(told)}</caption>'
+        f"<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, dict) and _is_turn(value):
+        value = [value]
+    if isinstance(value, list) and value and all(map(_is_turn, value)):
+        shown = (f"<b>{words.escape(turn.get('role', turn.get('from')))}</b> {words.escape(_turn(turn))}" for turn in value[:4])
+        return "<br>".join(shown) + ("<br>…" if len(value) > 4 else "")
+    return words.escape(_short(value if isinstance(value, str) else "" if value is None else str(value)))
+
+
+def _is_turn(value: Any) -> bool:
+    return isinstance(value, dict) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value))
+
+
+def _turn(turn: Row) -> str:
+    said = turn.get("content", turn.get("value"))
+    calls = f"calls {turn['tool_calls']}" if turn.get("tool_calls") else ""
+    return _short(" ".join(part for part in ("" if said is None else str(said), calls) if part))
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= CELL_CHARACTERS else line[: CELL_CHARACTERS - 1] + "…"
+
+
+# --- one row as tokens ----------------------------------------------------------------------------------------------
+
+
+def row(look: Look) -> str:
+    """The row as it is rendered, token by token. What is learned is underlined and set on a tint; what is cut is struck
+    through: none of it needs colour."""
+    strips = "".join(_strip(strip) for strip in look.strips) or markup.note("This row has no text: the image is what is read.")
+    learned = f'<p class="answer"><b>To be learned:</b> {words.escape(look.label)}</p>' if look.label else ""
+    return f"{LEGEND}{strips}{learned}{markup.note(look.note)}"
+
+
+def _strip(strip: Strip) -> str:
+    name = f"<b>{words.escape(strip.name.capitalize())}</b> " if strip.name else ""
+    facts = f"{words.whole(strip.tokens)} tokens, {words.whole(strip.trained)} of them learned"
+    text = "".join(_run(pieces) for pieces in _runs(strip.pieces))
+    more = f'<span class="tok-more">… {words.whole(strip.hidden)} more tokens</span>' if strip.hidden else ""
+    box = f'<div class="strip" tabindex="0" role="group" aria-label="Tokens">{text}{more}</div>'
+    return f'<p class="strip-facts">{name}{facts}</p>{box}'
+
+
+def _runs(pieces: Sequence[Piece]) -> Iterable[list[Piece]]:
+    """Neighbours that are treated alike, so that a screen reader is told once where learning begins and ends."""
+    run: list[Piece] = []
+    for piece in pieces:
+        if run and (piece.trained, piece.cut) != (run[-1].trained, run[-1].cut):
+            yield run
+            run = []
+        run.append(piece)
+    if run:
+        yield run
+
+
+def _run(pieces: Sequence[Piece]) -> str:
+    inner = "".join(f'<i class="{"tok special" if piece.special else "tok"}">{_visible(piece.text)}</i>' for piece in pieces)
+    first = pieces[0]
+    if first.cut:
+        return f'<del class="off"><span class="unseen">[cut: </span>{inner}<span class="unseen">]</span></del>'
+    if first.trained:
+        return f'<ins class="on"><span class="unseen">[learned: </span>{inner}<span class="unseen">]</span></ins>'
+    return f"<span>{inner}</span>"
+
+
+def _visible(text: str) -> str:
+    """A line's end is shown and made; nothing else of the text is changed."""
+    return words.escape(text).replace("\n", '<span class="nl">↵</span><br>')
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def length_facts(found: XRay) -> str:
+    """The lengths in figures."""
+    sample = "" if found.exact else f" (from {words.whole(found.counted)} rows)"
+    learned = found.trained / found.counted_tokens if found.counted_tokens else 0
+    pairs = [
+        ("Training rows", words.whole(found.rows)),
+        ("Tokens", words.count(found.tokens) + sample),
+        ("Median", f"{words.whole(found.median)} tokens"),
+        ("Longest", f"{words.whole(found.longest)} tokens"),
+        ("Rows cut", _part(words.whole(found.cut_rows), found.cut_rows, found.counted)),
+        ("Tokens cut", _part(words.count(found.cut_tokens), found.cut_tokens, found.counted_tokens)),
+    ]
+    if found.by_tokens:
+        pairs.append(("Tokens learned", f"{learned:.0%}"))
+    return markup.facts(pairs)
+
+
+def _part(said: str, part: int, whole: int) -> str:
+    if not part:
+        return "none"
+    share = part / whole
+    return f"{said} ({share:.1%})" if share < 0.1 else f"{said} ({share:.0%})"
+
+
+def findings(found: XRay) -> str:
+    """What stops a start, then what is odd, with a few rows of each."""
+    told = "".join(markup.note(words.issue(issue), "bad" if issue.severity == "error" else "warn") for issue in found.issues)
+    if not found.findings:
+        return told + markup.note("✓ Nothing odd was found: no copies, no leaks, no empty or strange rows.", "good")
+    return told + '<ul class="findings">' + "".join(_finding(one) for one in found.findings) + "</ul>"
+
+
+def _finding(one: Finding) -> str:
+    sign = "!" if one.serious else "·"
+    advice = f"<small>Cleaning: {words.escape(CLEANINGS[one.cleaning].label)}</small>" if one.cleaning else ""
+    examples = "".join(f"<li>{words.escape(example)}</li>" for example in one.examples)
+    folded = f"<details><summary>Show some</summary><ul>{examples}</ul></details>" if examples else ""
+    rows = f"<b>{words.whole(one.rows)} {'row' if one.rows == 1 else 'rows'}</b>"
+    kind = "serious" if one.serious else "mild"
+    line = f'<p><i aria-hidden="true">{sign}</i> {rows} {words.escape(one.label)} {advice}</p>'
+    return f'<li class="{kind}">{line}{folded}</li>'
+
+
+def shares(title: str, counted: Sequence[tuple[str, int]]) -> str:
+    """Classes or languages with their rows, as bars with figures."""
+    if not counted:
+        return ""
+    total, most = sum(rows for _, rows in counted), counted[0][1]
+    lines = "".join(
+        f"<tr><th scope=row>{words.escape(name)}</th><td><i style='width:{100 * rows / most:.1f}%'></i></td>"
+        f"<td>{words.whole(rows)} <small>{rows / total:.0%}</small></td></tr>"
+        for name, rows in counted[:BAR_CLASSES]
+    )
+    more = len(counted) - BAR_CLASSES
+    rest = markup.note(f"And {words.whole(more)} more.") if more > 0 else ""
+    return f'<table class="bars"><caption>{words.escape(title)}</caption>{lines}</table>{rest}'
+
+
+def held_out(found: XRay, share: float, seed: int) -> str:
+    """The split, and how it stays what it is."""
+    if not found.held_out:
+        return markup.note("No rows are held out. Set a held-out share (Plan, More settings) to see the evaluation loss.")
+    drawn = f"{words.whole(found.held_out)} of {words.whole(found.rows + found.held_out)} rows ({share:.0%})"
+    return markup.note(
+        f"Held out: {drawn}, drawn with seed {seed} by their content. A row stays held out when others are cleaned away or "
+        "added, and copies of a row are always on one side."
+    )
+
+
+def cleaned(result: Cleaned) -> str:
+    """What a cleaning has removed, and the name of the new version."""
+    lines = "".join(
+        f'<tr><th scope="row">{words.escape(label)}</th><td>−{words.whole(rows)}</td></tr>' for label, rows in result.removed
+    )
+    return (
+        markup.note(
+            f"✓ {result.name} has {words.whole(result.after)} of {words.whole(result.before)} rows, and the plan uses it now. "
+            "The old version is still there.",
+            "good",
+        )
+        + f'<table class="proof">{lines}</table>'
+    )
