@@ -31,7 +31,7 @@ from estimators.trace import Alloc, Free, Place, Recorder, Ref, Segment, Work
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The batch of the step: `batch` rows of `length` tokens, `trained` of them with a label."""
+    """The batch of the step: `batch` rows of `length` tokens."""
 
     batch: int
     length: int

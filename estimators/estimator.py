@@ -24,8 +24,8 @@ CPU_FRAGMENTATION = 0.1
 # Batches of other lengths between the longest ones leave gaps in the allocator's segments. Where the data are not known,
 # the high end of the range comes from batches of this share of the longest one in turns with it.
 SHORT_SHARE = 0.3
-# The CUDA context of a process with lazily loaded kernels: 141 MiB measured on a T4, 300 to 600 on newer cards
-# (estimation notes, section 3.5).
+# The CUDA context of a process with lazily loaded kernels: fitcheck-llm's table has 141 MiB, measured on a T4; newer cards
+# load more kernels, how much is judgement. A measured run on the device corrects it.
 CUDA_CONTEXT_BYTES = 450 * 2**20
 LOW, HIGH = 0.97, 1.03  # beside what the replay shows, the range for what it does not (kernels' workspaces)
 TIGHT_SHARE = 0.97  # nobody should count on the last 3 % of a card
@@ -134,8 +134,8 @@ def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.G
         if mean is run and not plan.packing:
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        likely = replay.reserved(steps)
-        varied = max(likely, replay.reserved([other.step, *steps]))
+        likely = replay.reserved(*steps)
+        varied = max(likely, replay.reserved(other.step, *steps))
     overhead = _overhead(gpu, learnt)
     parts = {name: peak.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(

@@ -6,8 +6,9 @@ phase with its parts.
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from estimators import allocator
@@ -23,9 +24,12 @@ PHASE_PARTS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Step:
-    """One recorded training step: its segments, and how they stand for the full depth."""
+    """One recorded training step: its segments, and how they stand for the full depth.
+
+    A step is itself and no other (no comparison by value), so what was worked out of it is remembered.
+    """
 
     segments: Sequence[Segment]
     depth: Depth
@@ -41,6 +45,7 @@ class Peak:
     by_phase: dict[str, int] = field(default_factory=dict)  # the highest moment of each phase
 
 
+@functools.lru_cache(maxsize=512)
 def peak(step: Step) -> Peak:
     """Walk through the step. The parts are those at the highest moment, and add up to it."""
     live: dict[Ref, tuple[int, str]] = {}
@@ -69,7 +74,8 @@ def peak(step: Step) -> Peak:
     return Peak(bytes=highest, parts=dict(highest_parts), phase=highest_phase, by_phase=by_phase)
 
 
-def works(step: Step, phases: Container[str] = PHASE_PARTS) -> Counter[Work]:
+@functools.lru_cache(maxsize=512)
+def works(step: Step, phases: tuple[str, ...] = tuple(PHASE_PARTS)) -> Counter[Work]:
     """All operations of some phases of the step (of the whole step, if not said otherwise) at full depth, counted."""
     total: Counter[Work] = Counter()
     for place, segment in full_order(step.segments, step.depth):
@@ -103,6 +109,7 @@ def allocations(step: Step) -> Iterator[tuple[Ref, int]]:
                 yield from ((ref, -1) for ref in full_refs(place, segment, event, step.depth) if ref.place.phase != "start")
 
 
-def reserved(steps: Sequence[Step]) -> int:
-    """The most that the caching allocator reserves while these steps, of one model, run one after the other in bytes."""
+@functools.lru_cache(maxsize=512)
+def reserved(*steps: Step) -> int:
+    """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other."""
     return allocator.most_reserved((allocations(step) for step in steps), held(steps[0]))

@@ -13,7 +13,8 @@ from engine import data, encode
 from engine import lengths as counting
 from engine.plan import Plan, PlanError
 
-CHARACTERS_PER_TOKEN = 4.0  # English text; OpenAI's tokenizer guide: https://platform.openai.com/tokenizer
+# Of English text with the large vocabularies of today: judgement, used only where the model's tokenizer is not here.
+CHARACTERS_PER_TOKEN = 4.0
 TEMPLATE_TOKENS = 8  # that a chat template adds to a turn (ChatML adds 5 to 8)
 
 

@@ -17,6 +17,7 @@ from engine.plan import Plan
 from tests import tiny_models
 
 PAIRS = [(key, kind) for key, row in METHODS.items() for kind in row.quantizations if kind in ("int8", "nf4")]
+PAIRS = [(key, kind) for key, kind in PAIRS if "bitfit" not in key]  # a Llama has no biases
 FAMILY = "llama"
 
 
@@ -48,8 +49,6 @@ def mixed(model: Any, **more: Any) -> Any:
 def test_a_step_trains_and_is_saved(method: str, kind: str, folder: Path, tmp_path: Path) -> None:
     options = tiny_models.TINY_OPTIONS.get(method, {})
     plan = Plan(model=str(folder), method=method, method_options=options, quantization=kind, precision="bf16")
-    if "bitfit" in method:
-        pytest.skip("a Llama has no biases")
     model = build.build(plan, "cpu").eval()
     trained = {name: tuple(p.shape) for name, p in model.named_parameters() if p.requires_grad}
     shapes = {name: tuple(p.shape) for name, p in build.build(plan, "meta").named_parameters() if p.requires_grad}

@@ -121,7 +121,7 @@ def test_checkpointing_trades_activations_for_time() -> None:
 
 
 def test_4_bit_weights_cost_time_and_no_arithmetic() -> None:
-    """The products are the same as LoRA's; unpacking the weights comes on top (estimation: a fixed part per step)."""
+    """The products are the same as LoRA's; unpacking the weights comes on top, once per step."""
     rates = clock.rates(hardware.gpus()["RTX 4090"])
     assert rates is not None
     flops, seconds = {}, {}
