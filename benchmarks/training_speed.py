@@ -55,21 +55,22 @@ EPOCHS = 4
 def bare(plan: Plan, folder: Path) -> float:
     """Tokens per second of the bare script."""
     from engine import build, data
-    from engine.train import EVALUATIONS
+    from engine.objectives import OBJECTIVES
 
     train_rows, eval_rows = data.split(data.load(plan.datasets), eval_fraction=plan.eval_fraction, seed=plan.seed)
     for name, rows in (("train", train_rows), ("eval", eval_rows)):
         (folder / f"{name}.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     arguments = build.training_arguments(plan, folder).to_dict()
     names = (
-        "max_length", "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "learning_rate",
+        "per_device_train_batch_size", "per_device_eval_batch_size", "num_train_epochs", "learning_rate",
         "lr_scheduler_type", "warmup_steps", "optim", "bf16", "gradient_checkpointing", "seed", "use_cpu", "logging_steps",
         "save_strategy", "report_to", "disable_tqdm", "prediction_loss_only",
     )  # fmt: skip
     settings = {name: arguments[name] for name in names} | {
+        "max_length": plan.max_length,
         "assistant_only_loss": True,
         "eval_strategy": "steps",
-        "eval_steps": 1 / EVALUATIONS,
+        "eval_steps": 1 / OBJECTIVES[plan.objective].evaluations,
         "eval_on_start": True,
     }
     settings["lr_scheduler_type"], settings["optim"] = plan.lr_scheduler_type, plan.optim
