@@ -97,9 +97,11 @@ def load(base: torch.nn.Module, folder: Path) -> PeftModel:
 
     import engine.tuners  # noqa: F401 (makes this program's own adapters known to PEFT)
 
-    if getattr(base, "is_quantized", False):
+    model = PeftModel.from_pretrained(base, folder, use_safetensors=True)
+    casts_by_itself = model.active_peft_config.peft_type == "LORA"
+    if getattr(base, "is_quantized", False) and not casts_by_itself:
         _answer_in_mixed_precision(base)
-    return _ready(PeftModel.from_pretrained(base, folder, use_safetensors=True))
+    return _ready(model)
 
 
 def _answer_in_mixed_precision(base: torch.nn.Module) -> None:

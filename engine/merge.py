@@ -152,11 +152,10 @@ def _checksum(weight: torch.Tensor) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What a model does with one prompt: its greedy answer, and the logits [tokens, vocabulary] of prompt and answer."""
+    """What a model does with one prompt: its greedy answer, and the logits of the prompt [tokens, vocabulary]."""
 
     tokens: tuple[int, ...]
     logits: torch.Tensor
-    answer_logits: torch.Tensor
 
 
 def proof_prompts(plan: Plan) -> list[str]:
@@ -181,39 +180,26 @@ def observe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     inputs = {name: tensor.to(model.device) for name, tensor in answer.render(tokenizer, prompt).items()}
     with torch.no_grad():
         logits = model(**inputs).logits[0].float().cpu()
-        output = model.generate(
-            **inputs, do_sample=False, max_new_tokens=PROOF_NEW_TOKENS, return_dict_in_generate=True, output_logits=True
-        )
-    new = output.sequences[0, inputs["input_ids"].shape[1] :]
-    return Observation(tokens=tuple(new.tolist()), logits=logits, answer_logits=torch.cat(output.logits).float().cpu())
+        output = model.generate(**inputs, do_sample=False, max_new_tokens=PROOF_NEW_TOKENS)
+    new = output[0, inputs["input_ids"].shape[1] :]
+    return Observation(tokens=tuple(new.tolist()), logits=logits)
 
 
 def compare(plan: Plan, expected: list[Observation], observed: list[Observation]) -> dict[str, Any]:
-    """How alike the two models are: prompts with the same greedy answer, and the largest difference of two logits.
-
-    An answer that parts from the other at a near tie agrees too: there rounding decides which of two words comes next.
-    """
+    """How alike the two models are: prompts with the same greedy answer, and the largest difference of two logits."""
     pairs = list(zip(expected, observed, strict=True))
     # A quantised base runs its adapters in bf16, so that is the rounding to expect.
-    tolerance = TOLERANCE[plan.precision if checks.quantization(plan) == "none" else "bf16"]
+    number_type = plan.precision if checks.quantization(plan) == "none" else "bf16"
     return {
         "prompts": len(pairs),
-        "agree": sum(one.tokens == two.tokens or parts_at_a_tie(one, two, tolerance) for one, two in pairs),
-        "equal": sum(one.tokens == two.tokens for one, two in pairs),
+        "agree": sum(one.tokens == two.tokens for one, two in pairs),
         "max_logit_difference": max((one.logits - two.logits).abs().max().item() for one, two in pairs),
-        "tolerance": tolerance,
+        "tolerance": TOLERANCE[number_type],
     }
 
 
-def parts_at_a_tie(one: Observation, two: Observation, tolerance: float) -> bool:
-    """Whether two answers that differ had the same logits, within the tolerance, up to the word in which they part."""
-    shorter = min(len(one.tokens), len(two.tokens))
-    place = next((n for n in range(shorter) if one.tokens[n] != two.tokens[n]), shorter - 1)
-    return (one.answer_logits[: place + 1] - two.answer_logits[: place + 1]).abs().max().item() <= tolerance
-
-
 def _refuse_if_different(report: Mapping[str, Any]) -> None:
-    """A merged model that answers differently is not handed out."""
+    """A merged model that answers differently is not handed out. Rounding may flip a near tie in one answer of ten."""
     alike = report["agree"] >= 0.9 * report["prompts"] and report["max_logit_difference"] <= report["tolerance"]
     if not alike or report["weights_changed"] < report["weights"]:
         raise _wrong(
@@ -241,8 +227,7 @@ def model_card(plan: Plan, report: Mapping[str, Any]) -> str:
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{licence}---\n\n"
         f"# {base.title}, fine-tuned\n\n"
         f"Base: `{base.id}`. Method: {METHODS[plan.method].label}, merged into {report['base']}. Trained with Fitting Room.\n\n"
-        f"Proof of the merge: {report['equal']} of {report['prompts']} greedy answers equal those of base + adapter, "
-        f"{report['agree'] - report['equal']} more part from them at a near tie; "
+        f"Proof of the merge: {report['agree']} of {report['prompts']} greedy answers equal those of base + adapter; "
         f"largest logit difference {report['max_logit_difference']:.2e} (tolerance {report['tolerance']:g}).\n\n"
         f"```python\nfrom transformers import pipeline\n\n"
         f'ask = pipeline("text-generation", model="path/to/this/folder")\n'
