@@ -5,10 +5,13 @@ the command line and the JSON route all use it. A line that is not ended yet (th
 writing) is left for the next call.
 
 Kinds: started, step, evaluated, saved, note, finished, stopped, failed.
+
+The writer keeps a little room back on the disk, so that a run that finds it full can still say so.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -18,27 +21,74 @@ from typing import Any
 
 EVENTS_FILE = "events.jsonl"
 ENDINGS = ("finished", "stopped", "failed")
+RESERVE = 64 * 1024  # bytes kept back on the disk: half to tell that it is full, half for the event that ends the run
+DISK_FULL = "The disk is full. The run goes on; free some space before it ends, so that its result can be saved."
 
 Event = dict[str, Any]
 
 
 class EventLog:
-    """The writer. One line is one `write` of the operating system, so a reader never sees half an event for long."""
+    """The writer. One line is one `write` of the operating system, so a reader never sees half an event for long.
+
+    A full disk does not end a run: what cannot be written waits in memory, the reader is told, and the next event that
+    finds room brings the waiting ones along.
+    """
 
     def __init__(self, run_folder: Path, file: str = EVENTS_FILE):
         self.path = run_folder / file
+        self.reserve = self.path.with_suffix(".reserve")
         self.sequence = _cut_torn_tail(self.path)
+        self.waiting: list[bytes] = []
+        self.keeps_room = False
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event. Numbers that JSON does not have (NaN, infinity) are written as words."""
+        """Append one event. Numbers that JSON does not have (NaN, infinity) are written as words.
+
+        Raises `OSError` if not even the room that was kept back takes the event that ends the run.
+        """
         event = {"seq": self.sequence, "time": time.time(), "kind": kind, **{k: _plain(v) for k, v in values.items()}}
-        line = json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n"
-        descriptor = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            os.write(descriptor, line.encode("utf-8", errors="replace"))
-        finally:
-            os.close(descriptor)
         self.sequence += 1
+        self.waiting.append((json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", errors="replace"))
+        if kind in ENDINGS:
+            self.reserve.unlink(missing_ok=True)
+        elif not self.keeps_room:
+            self.reserve.write_bytes(os.urandom(RESERVE))  # what a file system cannot compress away
+            self.keeps_room = True
+        if self._append_waiting():
+            return
+        if kind in ENDINGS:
+            _append(self.path, self.waiting[-1])
+        elif self.reserve.exists() and self.reserve.stat().st_size == RESERVE:  # the first event that found no room
+            os.truncate(self.reserve, RESERVE // 2)
+            self.write("note", message=DISK_FULL)
+
+    def _append_waiting(self) -> bool:
+        """Write all that waits; False if the disk has no room for it."""
+        try:
+            _append(self.path, b"".join(self.waiting))
+        except OSError as error:
+            if not is_disk_full(error):
+                raise
+            return False
+        self.waiting.clear()
+        return True
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether the operating system said that a disk, or a user's share of it, has no room left."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _append(path: Path, lines: bytes) -> None:
+    """Write all of it or nothing: half a line would spoil the next one. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    try:
+        before = os.fstat(descriptor).st_size
+        if os.write(descriptor, lines) < len(lines):
+            os.ftruncate(descriptor, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    finally:
+        os.close(descriptor)
 
 
 def _cut_torn_tail(path: Path) -> int:

@@ -8,11 +8,11 @@ that may not be imported yet are recognised by name.
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import sqlite3
 from collections.abc import Iterator
 
+from engine.events import is_disk_full
 from engine.plan import Issue, PlanError
 
 HUB_ID_HELP = "Check the spelling on https://huggingface.co/models, or choose a model of the catalogue."
@@ -61,7 +61,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _known(error: BaseException) -> Issue | None:
     kinds = [kind.__name__ for kind in type(error).__mro__]
     text = str(error)
-    if _disk_is_full(error, text):
+    if disk_is_full(error):
         return Issue(field="disk", message="the disk is full.", fix="Free some space (old runs, for instance) and start again.")
     if "OutOfMemoryError" in kinds or isinstance(error, MemoryError) or "not enough memory" in text:
         return Issue(
@@ -72,8 +72,10 @@ def _known(error: BaseException) -> Issue | None:
     return _hub_fault(kinds, text) or _model_fault(error, kinds, text)
 
 
-def _disk_is_full(error: BaseException, text: str) -> bool:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+def disk_is_full(error: BaseException) -> bool:
+    """Whether a library or the operating system says that the disk has no room, each in words of its own."""
+    text = str(error)
+    if isinstance(error, OSError) and is_disk_full(error):
         return True
     if isinstance(error, sqlite3.OperationalError) and "disk is full" in text:
         return True

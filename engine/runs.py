@@ -83,14 +83,29 @@ class Run:
 @contextlib.contextmanager
 def _database() -> Iterator[sqlite3.Connection]:
     """A connection in autocommit mode; each statement, or each explicit transaction, is durable when it returns."""
-    connection = sqlite3.connect(home() / "fittingroom.db", timeout=10, isolation_level=None)
+    path = home() / "fittingroom.db"
+    if path not in _kept_open or not path.exists():
+        _kept_open[path] = _connect(path)
+        _kept_open[path].executescript(_SCHEMA)
+    connection = _connect(path)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.executescript(_SCHEMA)
         yield connection
+        if connection.total_changes:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # so that the next change reuses the log's room
     finally:
         connection.close()
+
+
+# The last connection to close removes SQLite's log and index, and the next one needs room on the disk to make them. A
+# connection that stays open keeps them: states are read, and endings written, when the disk is full.
+_kept_open: dict[Path, sqlite3.Connection] = {}
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    return connection
 
 
 _COLUMNS = "id, name, created, plan, state, pid, pid_started, reason"

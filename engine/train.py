@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import resource
+import shutil
 import signal
 import sys
 import time
@@ -19,8 +20,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import filelock
+from safetensors import SafetensorError
 
-from engine import attach, build, data, lengths, objectives, runs, workers
+from engine import attach, build, data, faults, lengths, objectives, runs, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
 from engine.objectives import OBJECTIVES, Metric
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState
 
 NON_FINITE_STEPS = 3  # a loss that is not a number for this many steps in a row ends the run
+PATIENCE_SECONDS = 12 * 3600  # a night, for somebody to make room on a full disk
+SAVE_AGAIN_SECONDS = 5
 MOST_LOSS = 80.0  # exp of more is no figure that a chart can show
 
 
@@ -85,7 +89,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     if eval_rows and not stop.asked and reporter.evaluated_at != trainer.state.global_step:
         trainer.evaluate()
 
-    where = save(trainer, processor, run_folder)
+    where = save_when_there_is_room(trainer, processor, run_folder, log, stop)
     log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.iterdir()))
     early = trainer.state.global_step < trainer.state.max_steps
     log.write(
@@ -120,11 +124,33 @@ def make_trainer(
     return objectives.recipe(plan).make_trainer(setup)
 
 
+def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, log: EventLog, stop: Stop) -> Path:
+    """Save; while the disk is full, wait for room: hours of training are not thrown away for a moment's lack of it.
+
+    Raises what the full disk raised when nobody made room in time, or somebody asked the run to stop.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    told = False
+    while True:
+        try:
+            return save(trainer, processor, run_folder)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not faults.disk_is_full(error) or stop.asked or time.monotonic() > deadline:
+                raise
+        if not told:
+            log.write("note", message="The disk is full. Free some space, and the result is saved by itself.")
+            told = True
+        for _ in range(SAVE_AGAIN_SECONDS):
+            if not stop.asked:
+                time.sleep(1)
+
+
 def save(trainer: Trainer, processor: Any, run_folder: Path) -> Path:
     """Write the adapter, or the whole model where there is none, as one step: it is there complete, or not at all."""
     has_adapter = hasattr(trainer.model, "peft_config")
     where = run_folder / ("adapter" if has_adapter else "model")
     partial = where.with_name(where.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a try that found the disk full
     # Preference trainers keep a second adapter beside the trained one, the reference; it is no result.
     if has_adapter:
         attach.save(trainer.model, partial)

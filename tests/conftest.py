@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 
+# Several pytest processes share the cores: each keeps to its part, or the threads of all of them wait for each other.
+if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
+
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"  # the tests need no network; the hub's answers are tested on a stub
 
@@ -14,6 +18,20 @@ from engine import runs
 from engine.demos import first_plan
 from engine.plan import Plan
 from engine.runs import Run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Deal the tests to the processes by file, the long ones first, and those that look at one shared run together."""
+
+    def group(item: pytest.Item) -> str:
+        shared = "_pirate_run" in getattr(item, "fixturenames", ())
+        return "pirate_run" if shared else item.nodeid.partition("::")[0]
+
+    long = {group(item) for item in items if item.get_closest_marker("trains")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    items.sort(key=lambda item: group(item) not in long)
 
 
 @pytest.fixture(autouse=True)
