@@ -31,6 +31,7 @@ def main() -> None:
         write(out / f"shapes{part}.parquet", [shapes.label_row(drawing) for drawing in drawn])
         write(out / f"captions{part}.parquet", [shapes.words_row(drawing) for drawing in drawn])
         write(out / f"questions{part}.parquet", [shapes.question_row(drawing, asked) for drawing in drawn])
+        write(out / f"boxes{part}.parquet", [shapes.boxes_row(scene) for scene in shapes.scenes(count, f"boxes{part}")])
 
 
 def write(file: Path, rows: list[dict[str, object]]) -> None:

@@ -1,5 +1,5 @@
-"""Build the tiny models of the other families: an encoder, T5, ViT, ResNet, CLIP, a vision-language model, a student
-for distillation and a reward model.
+"""Build the tiny models of the other families: an encoder, T5, ViT, ResNet, YOLOS, CLIP, a vision-language model, a
+student for distillation and a reward model.
 
     python assets/build_demo_models.py                 # writes assets/demo_models/<name> (about 6 minutes on 1 core)
     python assets/build_demo_models.py encoder vit     # only these
@@ -41,11 +41,15 @@ from transformers import (
     ViTConfig,
     ViTForImageClassification,
     ViTImageProcessorPil,
+    YolosConfig,
+    YolosForObjectDetection,
+    YolosImageProcessorPil,
 )
 
 HERE = Path(__file__).parent
 SEED = 0
 MASKED_SHARE = 0.15
+YOLOS_STEPS = 3_000
 CHAT = (
     "{%- for message in messages -%}<|{{ message['role'] }}|>"
     "{%- if message['content'] is string -%}{{ message['content'] }}"
@@ -172,7 +176,45 @@ def _learn_pictures(
     save(out, model, processor)
 
 
-def picture(drawing: shapes.Drawing) -> Image.Image:
+def yolos(out: Path) -> None:
+    """A YOLOS that has found shapes of every colour on other pictures than the demo set's.
+
+    Each of its detection tokens was shown one quarter of the picture: matching them to things from scratch, as DETR's
+    loss does it, takes many times as long.
+    """
+    kinds = [(shape, colour) for shape in shapes.SHAPES for colour in shapes.COLOURS]
+    config = YolosConfig(
+        image_size=[shapes.SCENE, shapes.SCENE], patch_size=8, hidden_size=64, num_hidden_layers=3, num_attention_heads=4,
+        intermediate_size=192, num_detection_tokens=4, num_labels=len(kinds), use_mid_position_embeddings=False,
+    )  # fmt: skip
+    model = YolosForObjectDetection(config)
+    processor = YolosImageProcessorPil(size={"height": shapes.SCENE, "width": shapes.SCENE})
+    drawn = shapes.scenes(4_000, "before")
+    pixels = processor(images=[picture(scene) for scene in drawn], return_tensors="pt")["pixel_values"]
+    names, boxes = torch.full((len(drawn), 4), len(kinds)), torch.zeros(len(drawn), 4, 4)
+    for number, scene in enumerate(drawn):
+        for thing in scene.things:
+            left, top, width, height = (part / shapes.SCENE for part in thing.box)
+            middle = (left + width / 2, top + height / 2)
+            quarter = int(middle[0] > 0.5) + 2 * int(middle[1] > 0.5)
+            names[number, quarter] = kinds.index((thing.shape, thing.colour))
+            boxes[number, quarter] = torch.tensor([*middle, width, height])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    for step in range(YOLOS_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-3 * min(1.0, (step + 1) / 50) * (1 - step / YOLOS_STEPS)
+        chosen = torch.randint(len(drawn), (32,))
+        outputs = model(pixel_values=pixels[chosen])
+        there = names[chosen] < len(kinds)
+        apart = torch.nn.functional.l1_loss(outputs.pred_boxes[there], boxes[chosen][there])
+        loss = torch.nn.functional.cross_entropy(outputs.logits.flatten(0, 1), names[chosen].flatten()) + 10 * apart
+        _step(model, optimizer, loss)
+        if step % 250 == 0:
+            print(f"yolos step {step} loss {loss.item():.3f} boxes {apart.item():.4f}", flush=True)
+    save(out, model.to(torch.bfloat16), processor)
+
+
+def picture(drawing: shapes.Drawing | shapes.Scene) -> Image.Image:
     """The drawing, opened."""
     import io
 
@@ -274,8 +316,8 @@ def save(out: Path, model: torch.nn.Module, processor: object) -> None:
 
 
 FAMILIES: dict[str, Callable[[Path], None]] = {
-    "encoder": encoder, "seq2seq": seq2seq, "vit": vit, "resnet": resnet, "clip": clip, "vlm": vlm,
-    "student": student, "reward": reward,
+    "encoder": encoder, "seq2seq": seq2seq, "vit": vit, "resnet": resnet, "yolos": yolos, "clip": clip,
+    "vlm": vlm, "student": student, "reward": reward,
 }  # fmt: skip
 
 

@@ -12,14 +12,18 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.data.formats import FORMATS, NAMES, SHAPES
 from engine.demos import DEMOS
-from engine.methods import LEFT_OUT, METHODS, Method
+from engine.methods import LEFT_OUT, METHODS, NOT_OFFERED, Method
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS
+from engine.rewards import REWARDS
+from engine.tasks import TASKS
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = (ROOT / "README.md", ROOT / "docs" / "plan.md", ROOT / "docs" / "methods.md")
+FILES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("plan", "methods", "objectives", "data")))
 METHOD_RESULTS = ROOT / "assets" / "method_results.json"
+DEMO_RESULTS = ROOT / "assets" / "demo_results.json"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -61,8 +65,9 @@ def _method_cells(row: Method) -> tuple[str, ...]:
 
 
 def left_out() -> str:
-    """PEFT's methods without a row, and why."""
-    return table(("PEFT's method", "Why it has no row"), [(f"`{key}`", f"{why}.") for key, why in LEFT_OUT.items()])
+    """PEFT's methods without a row and what else is not offered, and why."""
+    rows = [(f"PEFT's `{key}`", f"{why}.") for key, why in LEFT_OUT.items()]
+    return table(("Method", "Why it has no row"), [*rows, *((name, f"{why}.") for name, why in NOT_OFFERED.items())])
 
 
 def method_results() -> str:
@@ -88,6 +93,76 @@ def objectives() -> str:
     return table(("Objective", "What it does", "Runs on"), rows)
 
 
+def all_objectives() -> str:
+    """Every objective: what its rows are, which models it trains, what runs it and by which figure it is judged."""
+    head = ("Objective", "What it does", "Rows", "Models", "Runs on", "Held-out figure")
+    rows = [
+        (
+            f"[{row.label}]({row.paper}) (`{row.key}`)",
+            row.sentence,
+            ", ".join(f"`{shape}`" for shape in row.shapes),
+            TASKS[row.task].label,
+            f"`{row.trainer}`",
+            row.metric.name,
+        )
+        for row in OBJECTIVES.values()
+    ]
+    return table(head, rows)
+
+
+def objective_options() -> str:
+    """The options of each objective, by the names of its trainer's config."""
+    parts = []
+    for row in OBJECTIVES.values():
+        cells = [(f"`{one.name}`", f"`{one.default!r}`", f"{one.knob.help}{_limits(one.knob)}") for one in row.options]
+        if cells:
+            parts.append(f"### {row.label} (`{row.key}`)\n\n{table(('Option', 'Default', 'Meaning'), cells)}")
+    return "\n\n".join(parts)
+
+
+def rewards() -> str:
+    """What GRPO and RLOO can reward by name."""
+    rows = [(f"`{name}`", (reward.__doc__ or "").splitlines()[0]) for name, reward in REWARDS.items()]
+    return table(("Reward", "What it gives"), rows)
+
+
+def demo_results() -> str:
+    """What the demo runs reached on held-out rows, as `benchmarks/demos.py` measured it."""
+    if not DEMO_RESULTS.is_file():
+        return "Not measured yet: run `python benchmarks/demos.py`."
+    rows = [
+        (
+            row["title"],
+            f"`{row['objective']}`",
+            f"{row['metric']}: {row['before']:.3g} → {row['after']:.3g}",
+            f"{row['right_before']:.0%} → {row['right_after']:.0%}" if "right_after" in row else "",
+        )
+        for row in json.loads(DEMO_RESULTS.read_text(encoding="utf-8"))
+    ]
+    return table(("Demo", "Objective", "Held-out figure", "Right answers to held-out questions"), rows)
+
+
+def formats() -> str:
+    """Every format of rows: an example as people write it, and what it becomes."""
+    takers = {shape: [f"`{one.key}`" for one in OBJECTIVES.values() if shape in one.shapes] for shape in SHAPES}
+    rows = [
+        (
+            row.label,
+            f"`{json.dumps(row.example, ensure_ascii=False).replace('|', '&#124;')}`",
+            f"`{row.becomes}`: {', '.join(SHAPES[row.becomes])}",
+            ", ".join(takers[row.becomes]),
+        )
+        for row in FORMATS.values()
+    ]
+    return table(("Rows", "For instance", "Become", "For the objectives"), rows)
+
+
+def column_names() -> str:
+    """The names that a column goes by."""
+    rows = [(f"`{names[0]}`", ", ".join(f"`{name}`" for name in names[1:])) for names in NAMES.values() if len(names) > 1]
+    return table(("Column", "Also read from"), list(dict.fromkeys(rows)))
+
+
 def demos() -> str:
     return table(("Demo set", "What it shows"), [(f"`{demo.path}`", demo.sentence) for demo in DEMOS.values()])
 
@@ -111,7 +186,7 @@ def files() -> str:
     lines = ["```"]
     for package in ("app.py", "ui", "estimators", "engine"):
         path = ROOT / package
-        for file in [path] if path.is_file() else sorted(path.glob("*.py")):
+        for file in [path] if path.is_file() else sorted((*path.glob("*.py"), *path.glob("*/__init__.py"))):
             text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
             name = str(file.relative_to(ROOT))
             lines.append(f"{name:<28}{text.splitlines()[0] if text else ''}")
@@ -124,7 +199,13 @@ PARTS: dict[str, Callable[[], str]] = {
     "left_out": left_out,
     "method_results": method_results,
     "objectives": objectives,
+    "all_objectives": all_objectives,
+    "objective_options": objective_options,
+    "rewards": rewards,
+    "demo_results": demo_results,
     "demos": demos,
+    "formats": formats,
+    "column_names": column_names,
     "fields": fields,
     "files": files,
 }

@@ -1,6 +1,8 @@
 """A whole run without the browser: `python -m engine run PLAN.json [--merge]`, or a chain of them: `... run CHAIN.json`
 
-The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops one after the step under way.
+`python -m engine compare PLAN.json lora,dora,full` runs one plan with several methods, one after the other, and prints
+what each of them reached and cost. The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops one
+after the step under way.
 """
 
 from __future__ import annotations
@@ -14,8 +16,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, forgetting, merge, runs
+from engine import chains, compare, figures, forgetting, merge, runs
 from engine.chains import Chain
+from engine.compare import Comparison
 from engine.plan import Plan, PlanError
 from engine.runs import Run
 
@@ -67,6 +70,49 @@ def _draw(run_id: str, bar: tqdm) -> None:
             bar.set_postfix(loss=f"{float(event['loss']):.3f}", tokens_per_second=f"{event['tokens_per_second'] or 0:.0f}")
 
 
+def compare_methods(plan: Plan, methods: list[str]) -> Comparison:
+    """Run the plan with each method, say when one has ended, and print what each reached and cost."""
+    comparison = compare.start(plan, methods)
+    print(f"{comparison.name}\n{comparison.folder}", file=sys.stderr)
+    try:
+        _tell(comparison)
+    except KeyboardInterrupt:
+        print("Stopping.", file=sys.stderr)
+        compare.stop(comparison)
+        _tell(comparison)
+    print(comparison_table(compare.rows(comparison)))
+    return comparison
+
+
+def _tell(comparison: Comparison) -> None:
+    told: dict[str, str] = {}
+    for rows in compare.follow(comparison):
+        for row in rows:
+            if told.get(row.method, "waiting") != row.state:
+                print(f"{row.label}: {row.state} {row.reason}".rstrip(), file=sys.stderr)
+            told[row.method] = row.state
+
+
+def comparison_table(rows: list[compare.Row]) -> str:
+    """What is known of each method, in columns."""
+    head = ("method", "state", "eval loss", "right", "trained", "peak memory", "time", "size")
+    lines = [
+        (
+            row.method,
+            row.state,
+            figures.figure(row.eval_loss),
+            figures.UNKNOWN if row.success is None else f"{row.success:.0%}",
+            figures.count(row.trainable_params),
+            figures.size(row.memory_peak),
+            figures.duration(row.seconds),
+            figures.size(row.bytes),
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *lines, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, cells, widths)).rstrip() for cells in (head, *lines))
+
+
 def merge_run(run: Run) -> dict:
     """Merge a finished run and wait for the proof. Raises `PlanError` if the merge fails."""
     merge.start(run.id)
@@ -88,9 +134,15 @@ def main(arguments: list[str] | None = None) -> int:
     run_command = commands.add_parser("run", help="train a plan or a chain of them, from its JSON file to its result")
     run_command.add_argument("plan", type=Path, metavar="PLAN.json")
     run_command.add_argument("--merge", action="store_true", help="merge the adapter afterwards and prove the merge")
+    compare_command = commands.add_parser("compare", help="train a plan with several methods, one after the other")
+    compare_command.add_argument("plan", type=Path, metavar="PLAN.json")
+    compare_command.add_argument("methods", metavar="METHOD,METHOD,...", help="for instance lora,dora,full")
     options = parser.parse_args(arguments)
     try:
         text = read_text(options.plan)
+        if options.command == "compare":
+            compared = compare_methods(Plan.from_json(text), [key.strip() for key in options.methods.split(",") if key.strip()])
+            return 0 if compare.state(compared) == "finished" else 1
         if is_chain(text):
             print(run_chain(chains.from_json(text)))
             return 0

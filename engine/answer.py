@@ -1,9 +1,10 @@
 """Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.answer RUN_FOLDER`
 
-Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, and writes growing answers as lines
-{"base", "tuned", "done"}. Both models get the same prompt, through the chat template where there is one; models that do
-not chat say their verdict of it (`engine/verdicts.py`). With an adapter one model serves both (the adapter is switched
-off for the base); after full fine-tuning there are two.
+Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, with the path of an "image" where the model looks
+at one, and writes growing answers as lines {"base", "tuned", "done"}; a detector's have its boxes beside. Both models
+get the same prompt, through the chat template where there is one; models that do not chat say their verdict of it
+(`engine/verdicts.py`). With an adapter one model serves both (the adapter is switched off for the base); after full
+fine-tuning there are two.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from engine import attach, build, runs
 from engine.faults import in_plain_words
 from engine.objectives import task_of
-from engine.plan import PlanError
+from engine.plan import Issue, PlanError
 from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     """Growing answers of the base, then of the tuned model."""
     prompt = str(request["prompt"])
     if not pair.task.generates:
-        yield from verdicts_of(pair, prompt)
+        yield from verdicts_of(pair, prompt, request.get("image"))
         return
     base = tuned = ""
     with pair.as_base():
@@ -112,14 +113,35 @@ def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]
     yield {"base": base, "tuned": tuned, "done": True}
 
 
-def verdicts_of(pair: Pair, prompt: str) -> Iterator[dict[str, Any]]:
-    """What base and tuned model say of the prompt, where neither of them chats."""
+def verdicts_of(pair: Pair, prompt: str, image: str | None = None) -> Iterator[dict[str, Any]]:
+    """What base and tuned model say of the prompt or the image, where neither of them chats."""
+    shown = opened(image) if image else None
+    with pair.as_base():
+        base = _verdict(pair, pair.tuned if pair.has_adapter else pair.base, prompt, shown)
+    reply = {"base": base["said"], "base_boxes": base["boxes"], "tuned": "", "tuned_boxes": []}
+    yield {**reply, "done": False}
+    tuned = _verdict(pair, pair.tuned, prompt, shown)
+    yield {**reply, "tuned": tuned["said"], "tuned_boxes": tuned["boxes"], "done": True}
+
+
+def _verdict(pair: Pair, model: Any, prompt: str, image: Any) -> dict[str, Any]:
     from engine import verdicts
 
-    with pair.as_base():
-        base = verdicts.of(pair.task, pair.tuned if pair.has_adapter else pair.base, pair.tokenizer, prompt)
-    yield {"base": base, "tuned": "", "done": False}
-    yield {"base": base, "tuned": verdicts.of(pair.task, pair.tuned, pair.tokenizer, prompt), "done": True}
+    said = verdicts.of(pair.task, model, pair.tokenizer, prompt, image)
+    boxes = verdicts.boxes_on(model, pair.tokenizer, image) if pair.task.labels == "boxes" else ()
+    return {"said": said, "boxes": [vars(box) for box in boxes]}
+
+
+def opened(image: str) -> Any:
+    """The image of a file. Raises `PlanError` for what is none."""
+    from engine.data.pictures import open_image
+    from engine.data.values import BadRow
+
+    try:
+        return open_image(image)
+    except BadRow as error:
+        message = f"{error}.".removeprefix("has an image that ")  # as a row would have it
+        raise PlanError([Issue(field="image", message=message, fix="Choose a PNG or JPEG file.")]) from None
 
 
 def say(reply: Mapping[str, Any]) -> None:

@@ -6,10 +6,12 @@ One run's models are in memory at a time; asking for another run replaces them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from engine import runs
+from engine.data.pictures import Box
 from engine.pipe import JsonProcess
 from engine.plan import Issue, PlanError
 
@@ -24,6 +26,13 @@ class Reply:
     base: str
     tuned: str
     done: bool
+    base_boxes: tuple[Box, ...] = ()  # that a detector draws
+    tuned_boxes: tuple[Box, ...] = ()
+
+
+def _reply(values: Mapping[str, Any], *, done: bool) -> Reply:
+    boxes = {name: tuple(Box(**box) for box in values.get(name, ())) for name in ("base_boxes", "tuned_boxes")}
+    return Reply(base=values["base"], tuned=values["tuned"], done=done, **boxes)
 
 
 class Answers:
@@ -34,23 +43,30 @@ class Answers:
         self._process: JsonProcess | None = None
         self._lock = threading.Lock()
 
-    def ask(self, run_id: str, prompt: str, max_new_tokens: int = 64, temperature: float = 0.0) -> Iterator[Reply]:
-        """Growing answers of base and tuned model to one prompt. Raises `PlanError` in plain words."""
-        self._check(prompt, max_new_tokens, temperature)
-        request = {"prompt": prompt, "max_new_tokens": int(max_new_tokens), "temperature": float(temperature)}
+    def ask(
+        self, run_id: str, prompt: str, max_new_tokens: int = 64, temperature: float = 0.0, image: str | None = None
+    ) -> Iterator[Reply]:
+        """Growing answers of base and tuned model to one prompt, or about an image file. Raises `PlanError` in plain words."""
+        self._check(prompt, max_new_tokens, temperature, image)
+        request = {
+            "prompt": prompt,
+            "max_new_tokens": int(max_new_tokens),
+            "temperature": float(temperature),
+            **({"image": image} if image else {}),
+        }
         for reply in self._process_of(run_id).ask(request, timeout=600):
             if "issues" in reply:
                 raise PlanError([Issue(**issue) for issue in reply["issues"]])
-            yield Reply(base=reply["base"], tuned=reply["tuned"], done=False)
-        yield Reply(base=reply["base"], tuned=reply["tuned"], done=True)
+            yield _reply(reply, done=False)
+        yield _reply(reply, done=True)
 
     def close(self) -> None:
         """End the answering process."""
         if self._process is not None:
             self._process.close()
 
-    def _check(self, prompt: str, max_new_tokens: int, temperature: float) -> None:
-        if not prompt.strip():
+    def _check(self, prompt: str, max_new_tokens: int, temperature: float, image: str | None) -> None:
+        if not prompt.strip() and not image:
             raise PlanError([Issue(field="prompt", message="is empty.", fix="Write a question.")])
         if len(prompt) > MAX_PROMPT_CHARACTERS:
             raise PlanError(

@@ -7,9 +7,11 @@ model in which just the right weights require gradients. On "meta" the same para
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from engine.tasks import TASKS, Task
 if TYPE_CHECKING:
     import torch
     from peft import PeftConfig, PeftModel
+
+    Attach = Callable[[torch.nn.Module, Mapping[str, Any]], PeftModel]
 
 HEADS_OF_PEFT = ("classifier", "score", "qa_outputs")  # trained and saved by PEFT itself where it knows the task (0.21)
 EXPRESSION = re.compile(r"[*+?\\\[\]()|^$]")  # a name with one of these is a regular expression
@@ -69,6 +73,8 @@ def save(model: PeftModel, folder: Path) -> None:
     """
     if not hasattr(model, "started_from"):
         model.save_pretrained(folder, selected_adapters=["default"])
+        for beneath in getattr(model, "beneath", ()):
+            save(beneath, folder / BENEATH)
         return
     import copy
 
@@ -97,6 +103,9 @@ def load(base: torch.nn.Module, folder: Path) -> PeftModel:
 
     import engine.tuners  # noqa: F401 (makes this program's own adapters known to PEFT)
 
+    if (folder / BENEATH).is_dir():
+        first = load(base, folder / BENEATH)
+        return _joined(first, _ready(PeftModel.from_pretrained(first.get_base_model(), folder, use_safetensors=True)))
     model = PeftModel.from_pretrained(base, folder, use_safetensors=True)
     casts_by_itself = model.active_peft_config.peft_type == "LORA"
     if getattr(base, "is_quantized", False) and not casts_by_itself:
@@ -229,8 +238,24 @@ def is_norm(module: torch.nn.Module) -> bool:
 
 
 def _present(model: torch.nn.Module, wanted: tuple[str, ...]) -> list[str]:
-    own = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-    return [name for name in wanted if name in own]
+    """Those of the names that the model has; of a list of modules (a head per decoder layer) the names of its members."""
+    import torch
+
+    own = {name.rsplit(".", 1)[-1]: module for name, module in model.named_modules()}
+    found: list[str] = []
+    for name in wanted:
+        several = len(own[name]) if isinstance(own.get(name), torch.nn.ModuleList) else 0
+        found += [f"{name}.{place}" for place in range(several)] or ([name] if name in own else [])
+    return found
+
+
+def quantized_layers(model: PeftModel) -> Iterator[tuple[str, Any]]:
+    """The adapted layers whose weights are stored in 4 bits, by their names in the base model."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for name, module in model.get_base_model().named_modules():
+        if isinstance(module, BaseTunerLayer) and hasattr(module.get_base_layer().weight, "quant_state"):
+            yield name, module
 
 
 def _has_conv1d(model: torch.nn.Module) -> bool:
@@ -246,13 +271,37 @@ def _ready(model: PeftModel) -> PeftModel:
     if model.peft_type == "MULTITASK_PROMPT_TUNING":
         get_prompt = model.get_prompt
         model.get_prompt = lambda batch_size, **more: get_prompt(batch_size, **more | {"task_ids": _zeros(batch_size, model)})
-    if model.peft_type == "ADALORA":  # the rank in use is a count that lies among the parameters
+    if model.peft_type == "ADALORA":
+        model.load_adapter = functools.partial(_load_adalora, model)
         for name, parameter in model.named_parameters():
-            if "ranknum" in name:
+            if "ranknum" in name:  # the rank in use is a count that lies among the parameters
                 parameter.requires_grad_(False)
     if model.peft_type == "ADAPTION_PROMPT":  # it keeps the `forward` of its first moment; TRL replaces it later
         model.base_model.forward = model.base_model.model.__call__
     return model
+
+
+def _load_adalora(model: PeftModel, folder: str | Path, adapter_name: str, **settings: Any) -> None:
+    """Go on with a saved AdaLoRA. Its file has the ranks in use alone; they go back to their places among all of them.
+
+    The others start from 0 again. PEFT (0.21) by itself would refuse a file whose ranks are fewer than the model's.
+    """
+    import torch
+    from peft import PeftConfig, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.utils import load_peft_weights
+
+    pattern = PeftConfig.from_pretrained(str(folder)).rank_pattern or {}
+    saved, now = load_peft_weights(str(folder)), get_peft_model_state_dict(model, adapter_name=adapter_name)
+    in_use = {name.rpartition(".lora_E")[0]: torch.tensor(flags) for name, flags in pattern.items()}
+    for name, value in saved.items():
+        mask = next((mask for layer, mask in in_use.items() if f"{layer}.lora_" in name), None)
+        if mask is not None and value.shape != now[name].shape:
+            across = ".lora_B" in name  # [out, rank]; A and E are [rank, ...]
+            whole = now[name].new_zeros(now[name].shape)
+            whole[(slice(None), mask) if across else mask] = value.to(whole.device)
+            saved[name] = whole
+    set_peft_model_state_dict(model, saved, adapter_name=adapter_name)
+    model.peft_config[adapter_name].rank_pattern = pattern
 
 
 def _zeros(size: int, model: torch.nn.Module) -> torch.Tensor:
@@ -275,6 +324,50 @@ def with_bottlenecks(model: torch.nn.Module, options: Mapping[str, Any]) -> Peft
     import engine.tuners  # noqa: F401 (makes them known to PEFT)
 
     return with_peft("bottleneck", model, options)
+
+
+# --- two at once ----------------------------------------------------------------------------------------------------
+
+BENEATH = "beneath"  # the folder of the first adapter inside that of the second, an ordinary PEFT adapter by itself
+
+
+def with_pair(first: Attach, second: Attach, model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
+    """Two methods in one model: layers that are adapted (`first`), and a soft prompt before them (`second`)."""
+    beneath = first(model, options)
+    trained = [parameter for parameter in beneath.parameters() if parameter.requires_grad]
+    above = second(beneath.get_base_model(), options)
+    for parameter in trained:  # PEFT freezes all that a soft prompt stands before
+        parameter.requires_grad_(True)
+    return _joined(beneath, above)
+
+
+def _joined(beneath: PeftModel, above: PeftModel) -> PeftModel:
+    """The outer model, which switches off, saves and loads the inner one with itself."""
+    kind = type(above)
+
+    class Joined(kind):  # type: ignore[misc, valid-type]
+        """PEFT and the Trainer ask the model itself for these three (peft 0.21, transformers 5.23)."""
+
+        @contextlib.contextmanager
+        def disable_adapter(self) -> Iterator[None]:
+            with super().disable_adapter(), beneath.disable_adapter():
+                yield
+
+        def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
+            super().save_pretrained(save_directory, **settings)
+            beneath.save_pretrained(str(Path(save_directory) / BENEATH))
+
+        def load_adapter(self, model_id: str | Path, adapter_name: str, **settings: Any) -> Any:
+            """Go on with both. The Trainer takes the inner folder for one more adapter, and names that one."""
+            folder = Path(model_id).parent if Path(model_id).name == BENEATH else Path(model_id)
+            both = settings | {"is_trainable": True}
+            beneath.load_adapter(str(folder / BENEATH), "default", **both)
+            return super().load_adapter(str(folder), "default", **both)
+
+    Joined.__name__ = Joined.__qualname__ = kind.__name__
+    above.__class__ = Joined
+    above.beneath = (beneath,)  # in a tuple: a module would list all its weights a second time
+    return above
 
 
 # --- LoRA's kin -----------------------------------------------------------------------------------------------------

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import checks, data, models, optimizers
+from engine import chat_templates, checks, data, hub_answers, models, optimizers, packed
+from engine.data.values import classes_in
 from engine.methods import METHODS, option_values, unfit
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Issue, Plan, PlanError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 STEPS_UNKNOWN = 1000  # any number does: it shapes AdaLoRA's schedule, and such a plan is only priced
-HUB_SECONDS = 5.0  # to answer at all
 MAX_PARAMS = 2e12  # the largest published models have 1e12 parameters; a config beyond twice that is a mistake
 
 
@@ -46,19 +46,33 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
         PlanError, or an error of the libraries that `faults.explain` puts into words.
     """
     config = config if config is not None else load_config(plan)
+    _refuse_packed(plan, config, device)
     base = build_bare(plan, config) if device == "meta" else load_base(plan, device)
     if device == "meta":
         _quantize_shapes(base, plan)
     base.config.use_cache = False  # training never reads the cache
     base.requires_grad_(False)
     _refuse_unfit(plan, base)
+    if plan.prepare_model_for_kbit_training and checks.quantization(plan) != "none":
+        prepare_for_kbit(base)
     model = METHODS[plan.method].apply(base, _options(plan))
-    if checks.quantization(plan) != "none":
-        _adapters_to_bf16(model)
+    number_type = adapter_dtype(plan)
+    if number_type is not None:
+        _cast_trained(model, number_type)
     if plan.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     return model
+
+
+def _refuse_packed(plan: Plan, config: PretrainedConfig, device: str) -> None:
+    """What `checks` says of checkpoints that come in few bits, said of all; to load one takes its library."""
+    stored = packed.of_config(config)
+    issues = packed.check(plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=checks.quantization(plan))
+    if issues:
+        raise PlanError(issues)
+    if device != "meta":
+        packed.require(config)
 
 
 def _refuse_unfit(plan: Plan, base: torch.nn.Module) -> None:
@@ -90,13 +104,31 @@ def planned_steps(plan: Plan) -> int:
     return math.ceil(per_epoch * plan.num_train_epochs) or STEPS_UNKNOWN
 
 
-def _adapters_to_bf16(model: torch.nn.Module) -> None:
-    """TRL's SFTTrainer trains adapters in bf16 on a quantised base (the QLoRA paper's choice); both sides do it here."""
+def prepare_for_kbit(base: torch.nn.Module) -> None:
+    """What stays in half precision of a quantised model becomes fp32, as older trainers do it; checkpointing is left alone."""
+    from peft import prepare_model_for_kbit_training
+
+    prepare_model_for_kbit_training(base, use_gradient_checkpointing=False)
+
+
+def adapter_dtype(plan: Plan) -> torch.dtype | None:
+    """The number type that the adapter is cast to; None leaves it as PEFT makes it (fp32) or as the model is (no adapter).
+
+    TRL's SFTTrainer trains adapters in bf16 on a quantised base (the QLoRA paper's choice), and so do runs of this program.
+    """
     import torch
 
+    if METHODS[plan.method].whole_model:
+        return None
+    if plan.adapter_dtype == "auto":
+        return torch.bfloat16 if checks.quantization(plan) != "none" else None
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.adapter_dtype]
+
+
+def _cast_trained(model: torch.nn.Module, number_type: torch.dtype) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.bfloat16)
+            parameter.data = parameter.data.to(number_type)
 
 
 # --- the base model -------------------------------------------------------------------------------------------------
@@ -170,22 +202,17 @@ _labels: dict[tuple[str, str], tuple[str, ...]] = {}  # by what is told apart an
 
 def _read_labels(plan: Plan) -> tuple[str, ...]:
     rows = data.load(plan.datasets)
-    of_words = task_of(plan).labels == "tags"
-    found = {str(tag) for row in rows for tag in row["tags"]} if of_words else {str(row["label"]) for row in rows}
+    found = {name for row in rows for name in ([str(row["label"])] if "label" in row else classes_in(row))}
     return tuple(sorted(found, key=lambda name: (len(name), name) if name.isdigit() else (0, name)))
 
 
 def _ask_whether_the_hub_is_there(model_id: str) -> None:
-    """Fail within seconds where the hub cannot be reached: its library tries again for half a minute."""
-    import httpx
+    """Fail within seconds where the hub would not give the model; what is in the cache needs no hub."""
     from huggingface_hub import constants, try_to_load_from_cache
 
     if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(model_id, "config.json"), str):
         return
-    try:
-        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except httpx.HTTPError as error:
-        raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
+    hub_answers.refuse_if_refused("models", model_id, field="model")
 
 
 def _refuse_absurd(config: PretrainedConfig) -> None:
@@ -223,6 +250,8 @@ def load_base(plan: Plan, device: str) -> PreTrainedModel:
     import transformers
 
     task = task_of(plan)
+    if plan.expandable_segments and device == "cuda":
+        torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
     transformers.set_seed(plan.seed)  # weights that the files lack are drawn alike by the worker, Try and the merge
     model = getattr(transformers, task.auto_class).from_pretrained(
         weights_location(plan),
@@ -251,10 +280,11 @@ def _keep_4bit_layout(model: PreTrainedModel) -> None:
 
 
 def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer, with its chat template."""
+    """The model's tokenizer, with its own chat template or the one that the plan names."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(weights_location(plan), trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(weights_location(plan), trust_remote_code=False)
+    return chat_templates.of_plan(tokenizer, plan)
 
 
 def load_processor(plan: Plan) -> Any:
@@ -263,11 +293,19 @@ def load_processor(plan: Plan) -> Any:
     Image processors are those that work on PIL images: they need no torchvision.
     """
     import transformers
+    from transformers.utils import is_torchvision_available
 
     task = task_of(plan)
     if not task.reads_images:
         return load_tokenizer(plan)
-    return getattr(transformers, task.processor).from_pretrained(weights_location(plan), backend="pil", trust_remote_code=False)
+    where = weights_location(plan)
+    if task.processor == "AutoProcessor" and not is_torchvision_available():
+        from engine.recipes import grids
+
+        config = load_config(plan)
+        if grids.has_grid(config):  # the processors of such models read videos too, and need torchvision for them
+            return grids.ImageAndText.from_pretrained(where, config)
+    return getattr(transformers, task.processor).from_pretrained(where, backend="pil", trust_remote_code=False)
 
 
 def quantization_config(plan: Plan) -> Any:
@@ -304,6 +342,9 @@ def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
     from transformers.quantizers.base import get_keys_to_not_convert
 
     settings = quantization_config(plan)
+    stored = packed.of_config(model.config)
+    if stored is not None:
+        packed.replace_linear_layers(model, stored)
     if settings is None:
         return
     replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
@@ -334,9 +375,32 @@ def sft_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch
     return -outputs.log_probs.sum() / outputs.label_mask.sum().clamp(min=1)
 
 
-def full_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+def full_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, keep_outputs: bool = False) -> torch.Tensor:
     """The loss of a plain Trainer: the model's own, from all logits [batch, tokens, vocabulary] in fp32."""
-    return model(**batch, use_cache=False).loss
+    outputs = model(**batch, use_cache=False)
+    return _keeping(outputs.loss, outputs.logits) if keep_outputs else outputs.loss
+
+
+def shifted_loss(model: torch.nn.Module, batch: Mapping[str, torch.Tensor], *, keep_outputs: bool = False) -> torch.Tensor:
+    """The loss of transformers before 4.46: the logits in fp32, a copy of all but the last of each row, and its loss.
+
+    The same number as `full_loss`, with one more copy of the logits (`LlamaForCausalLM.forward` of transformers 4.38,
+    https://github.com/huggingface/transformers/blob/v4.38.0/src/transformers/models/llama/modeling_llama.py).
+    """
+    import torch
+
+    inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+    logits = model(**inputs, use_cache=False).logits.float()
+    shifted = logits[..., :-1, :].contiguous()
+    labels = batch["labels"][..., 1:].contiguous()
+    loss = torch.nn.functional.cross_entropy(shifted.view(-1, shifted.shape[-1]), labels.view(-1))
+    return _keeping(loss, logits) if keep_outputs else loss
+
+
+def _keeping(loss: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """The loss, which holds the logits for as long as it lives: so does a loop that has them in a variable."""
+    loss.logits = logits.detach()
+    return loss
 
 
 # --- the trainer's settings -----------------------------------------------------------------------------------------

@@ -18,14 +18,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import data, events, merge, runs
+from engine import checks, data, events, forgetting, merge, runs
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import DataSource, Issue, Plan, PlanError, unknown_keys
+from engine.plan import DataSource, Issue, Plan, PlanError, nearest, unknown_keys
 from engine.runs import Run
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
@@ -104,6 +104,9 @@ def _read_stage(number: int, values: Any) -> Stage:
         if isinstance(replay, bool) or not isinstance(replay, (int, float)) or not 0 <= replay <= 10:
             raise PlanError([Issue(field="replay", message=f"{replay!r} is not a share.", fix="Use 0.2 for a fifth.")])
         plan = Plan.from_dict({name: value for name, value in values.items() if name != "replay"})
+        if plan.objective not in OBJECTIVES:
+            message = f"{plan.objective!r} is not an objective."
+            raise PlanError([Issue(field="objective", message=message, fix=nearest(str(plan.objective), OBJECTIVES))])
         for named in references(plan):
             if not named[1:].isdigit() or not 1 <= int(named[1:]) < number:
                 fix = f"Use @1 to @{number - 1}." if number > 1 else "The first stage must name a model."
@@ -113,6 +116,52 @@ def _read_stage(number: int, values: Any) -> Stage:
         raise PlanError(
             [Issue(field=f"stages[{number}].{issue.field}", message=issue.message, fix=issue.fix) for issue in error.issues]
         ) from None
+
+
+def to_dict(chain: Chain) -> dict[str, Any]:
+    """The chain as plain JSON values; `from_dict` reads it back."""
+    return {
+        "stages": [stage_to_dict(stage) for stage in chain.stages],
+        "probe": [source.path for source in chain.probe],
+        "limit": chain.limit,
+    }
+
+
+def stage_to_dict(stage: Stage) -> dict[str, Any]:
+    """A stage as plain JSON values; the model is left out where the stage goes on from the last result."""
+    values = stage.plan.to_dict() | ({"replay": stage.replay} if stage.replay else {})
+    return {name: value for name, value in values.items() if not (stage.goes_on and name == "model")}
+
+
+def default_name(chain: Chain) -> str:
+    """What the chain does, stage by stage: "DAPT, SFT, DPO"."""
+    return ", then ".join(stage.plan.objective.upper() for stage in chain.stages)
+
+
+def stage_name(chain: Chain, number: int) -> str:
+    """What the run of a stage is called in lists of runs."""
+    plan = chain.stages[number].plan
+    what = f"{data.title(plan.datasets[0])} · {METHODS[plan.method].label}"
+    return f"Stage {number + 1} of {len(chain.stages)} · {what}"
+
+
+def check(chain: Chain) -> list[Issue]:
+    """What stops the chain, as far as it can be told before its first stage has run. Each field names its stage."""
+    problems: list[Issue] = []
+    for number, plan in enumerate(plans_to_price(chain), start=1):
+        found = [issue for issue in checks.check_start(plan) if issue.severity == "error"]
+        found += [] if found else _leaves_no_model(plan)
+        problems += [Issue(field=f"stages[{number}].{one.field}", message=one.message, fix=one.fix) for one in found]
+    return problems
+
+
+def _leaves_no_model(plan: Plan) -> list[Issue]:
+    """Each stage must leave one whole model: the next stage starts from it, and the forgetting report asks it."""
+    method = METHODS[plan.method]
+    if method.mergeable or method.whole_model:
+        return []
+    message = f"{method.label} leaves an adapter that cannot be added to the weights, and a stage must leave one model."
+    return [Issue(field="method", message=message, fix="Use LoRA or full fine-tuning for this stage.")]
 
 
 def references(plan: Plan) -> list[str]:
@@ -179,30 +228,97 @@ def with_replay(chain: Chain, number: int) -> tuple[DataSource, ...]:
 # --- running --------------------------------------------------------------------------------------------------------
 
 
-def run_chain(chain: Chain, watch: Callable[[Run], None]) -> tuple[list[Result], list[dict[str, Any]]]:
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """What of a chain has been done before: `run_chain` goes on after it.
+
+    A stage's run is known from its start, its result (the folder of a whole model) when it has one.
+    """
+
+    runs: Mapping[int, str] = field(default_factory=dict)  # number of the stage, from 0 -> id of its newest run
+    results: Mapping[int, str] = field(default_factory=dict)
+    report: tuple[Mapping[str, Any], ...] = ()  # rows of the forgetting report
+
+
+NOTHING_DONE = Progress()
+
+
+def told_nobody(kind: str, **values: Any) -> None:
+    """Whoever only waits for the end needs no news of the stages."""
+
+
+def run_chain(
+    chain: Chain,
+    watch: Callable[[Run], None],
+    *,
+    tell: Callable[..., None] = told_nobody,
+    before_each: Callable[[], None] = lambda: None,
+    done: Progress = NOTHING_DONE,
+) -> tuple[list[Result], list[dict[str, Any]]]:
     """Run the stages one after the other. Returns (their results, the rows of the forgetting report).
 
     Args:
         watch: called with each run that has just started; returns when it has ended.
+        tell: called with the kind and the values of each thing that happens: "note" (message), "stage" (number, run),
+            "result" (number, run, model) and "looked" (row).
+        before_each: called before each run that is started.
+        done: what was done before; a finished stage is never run again.
 
     Raises:
         PlanError: a stage cannot start, or did not finish.
     """
-    from engine import forgetting
-
     results: list[Result] = []
-    report: list[dict[str, Any]] = []
+    report = [dict(row) for row in done.report]
     for number in range(len(chain.stages)):
         plan = resolve(chain, number, {place: str(result.model) for place, result in enumerate(results)})
-        if chain.probe and not report:
-            report.append(forgetting.look(plan, forgetting.probes(chain, 0), name="before"))
-        run = runs.start(plan, name=f"Stage {number + 1} of {len(chain.stages)} · {runs.default_name(plan)}")
-        watch(run)
-        results.append(Result(run=run, model=result_of(run)))
-        if chain.probe and forgetting.can_be_asked(plan):
-            after = plan.with_(model=str(results[-1].model))
-            report.append(forgetting.look(after, forgetting.probes(chain, number), name=f"stage {number + 1}"))
+        _look(chain, number, plan, "before", report, tell, wanted=not report)
+        known = _known_run(number, done)
+        if known is None:
+            before_each()
+            known = runs.start(plan, name=stage_name(chain, number))
+            tell("stage", number=number, run=known.id)
+        results.append(_result(number, known, watch, tell, done))
+        after = plan.with_(model=str(results[-1].model))
+        _look(chain, number, after, f"stage {number + 1}", report, tell, wanted=forgetting.can_be_asked(plan))
     return results, report
+
+
+def _known_run(number: int, done: Progress) -> Run | None:
+    """The run of a stage that need not be run again: it has finished, or it is still at work."""
+    known = runs.get(done.runs[number]) if number in done.runs else None
+    known = runs.settle(known) if known is not None else None
+    return known if known is not None and (known.is_active or known.state == "finished") else None
+
+
+def _result(number: int, run: Run, watch: Callable[[Run], None], tell: Callable[..., None], done: Progress) -> Result:
+    """What a stage's run leaves behind, when it has ended."""
+    if number in done.results and Path(done.results[number]).is_dir():
+        return Result(run=run, model=Path(done.results[number]))
+    if run.is_active:
+        watch(run)
+    tell("note", message="Making the result into one model.")
+    result = Result(run=run, model=result_of(run))
+    tell("result", number=number, run=run.id, model=str(result.model))
+    return result
+
+
+def _look(
+    chain: Chain,
+    number: int,
+    plan: Plan,
+    name: str,
+    report: list[dict[str, Any]],
+    tell: Callable[..., None],
+    *,
+    wanted: bool,
+) -> None:
+    """Add a row to the forgetting report, unless it has it already."""
+    asked = forgetting.probes(chain, number)
+    if not wanted or not asked or any(row["when"] == name for row in report) or not forgetting.can_be_asked(plan):
+        return
+    tell("note", message="Asking what was forgotten." if report else "Asking what the model knows before.")
+    report.append(forgetting.look(plan, asked, name=name))
+    tell("looked", row=report[-1])
 
 
 def result_of(run: Run) -> Path:
@@ -210,10 +326,12 @@ def result_of(run: Run) -> Path:
     ended = runs.settle(run)
     if ended.state != "finished":
         raise PlanError([Issue(field="run", message=f"{ended.name} {ended.state}: {ended.reason}", fix="See its log.")])
-    if (ended.folder / "model").is_dir():
-        return ended.folder / "model"
+    whole = next((ended.folder / name for name in ("model", "merged") if (ended.folder / name).is_dir()), None)
+    if whole is not None:
+        return whole
     if OBJECTIVES[ended.plan.objective].task == "causal-lm":
-        merge.start(ended.id)
+        if merge.status(ended).state != "running":
+            merge.start(ended.id)
         while (status := merge.status(ended)).state == "running":
             time.sleep(0.2)
         if status.state != "finished":

@@ -10,10 +10,13 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.plan import Issue, PlanError, nearest
+from engine.plan import Issue, Plan, PlanError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+OWN = "own"  # what a plan says for the model's own template
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,11 @@ _ROWS = (
     ),
 )
 TEMPLATES: dict[str, ChatTemplate] = {row.key: row for row in _ROWS}
+
+
+def of_plan(tokenizer: PreTrainedTokenizerBase, plan: Plan) -> PreTrainedTokenizerBase:
+    """The tokenizer with the chat template that the plan names; "own" is the one that it has."""
+    return tokenizer if plan.chat_template == OWN else with_template(tokenizer, plan.chat_template)
 
 
 def with_template(tokenizer: PreTrainedTokenizerBase | None, key: str) -> PreTrainedTokenizerBase | None:

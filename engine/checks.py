@@ -12,10 +12,10 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, parallel, rewards
+from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
-from engine.methods import EITHER_OR, KEEPS_A_PAST, METHODS, Method, option_values, unfit
+from engine.methods import EITHER_OR, METHODS, Method, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
 
@@ -33,7 +33,13 @@ def check(plan: Plan) -> list[Issue]:
         issues += _found(data.locate, source)
     if issues:
         return issues
-    issues = [*_check_fit(plan), *_check_sizes(plan), *_check_device(plan), *parallel.check(plan, quantization(plan))]
+    issues = [
+        *_check_fit(plan),
+        *_check_packed(plan),
+        *_check_sizes(plan),
+        *_check_device(plan),
+        *parallel.check(plan, quantization(plan)),
+    ]
     return issues + _own_gpu_warnings()
 
 
@@ -49,6 +55,7 @@ def check_start(plan: Plan) -> list[Issue]:
     for source in plan.datasets:
         issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
     issues += lengths.check_shapes(plan) or lengths.check(plan)
+    issues += packed.missing(packed.of_config(models.find(plan.model).config))
     return issues + _check_runs_here(plan) + _check_disk(plan)
 
 
@@ -120,8 +127,10 @@ def _check_method(plan: Plan) -> list[Issue]:
     return issues or _check_meaning(plan, method)
 
 
-# LoRA's start values that are worked out from a pass over the data, which no run here makes before it trains.
-STARTS_FROM_DATA = ("eva", "corda", "lora_ga")
+# LoRA's start values that need more than the weights as they are loaded, and the method that does the same.
+NOT_AS_START = {"eva": "Use the method EVA.", "loftq": "Use the method LoftQ."} | dict.fromkeys(
+    ("corda", "lora_ga"), "Use true, pissa or olora, or the method EVA."
+)
 
 
 def _check_meaning(plan: Plan, method: Method) -> list[Issue]:
@@ -132,9 +141,10 @@ def _check_meaning(plan: Plan, method: Method) -> list[Issue]:
         for name, other in list(EITHER_OR.items())[:1]
         if given.get(name) and given.get(other)
     ]
-    if values.get("init_lora_weights") in STARTS_FROM_DATA:
-        message = f"{values['init_lora_weights']} needs a pass over the data before the training, which is not made here."
-        issues.append(Issue(field="init_lora_weights", message=message, fix="Use true, pissa or olora."))
+    if str(values.get("init_lora_weights")) in NOT_AS_START:
+        start = values["init_lora_weights"]
+        message = f"{start} needs more than the weights as they are loaded, and is not offered as a start by itself."
+        issues.append(Issue(field="init_lora_weights", message=message, fix=NOT_AS_START[start]))
     if str(values.get("init_lora_weights")).startswith(MOVES_WEIGHTS):
         for name in ("use_dora", "rank_pattern", "alpha_pattern"):
             if values.get(name):
@@ -149,7 +159,7 @@ def _check_meaning(plan: Plan, method: Method) -> list[Issue]:
     if "num_virtual_tokens" in values and plan.packing:
         message = "would put several rows behind one prompt, and only the first of them would read it as its own."
         issues.append(Issue(field="packing", message=message, fix="Turn it off."))
-    if method.key in KEEPS_A_PAST and plan.gradient_checkpointing:
+    if method.keeps_past and plan.gradient_checkpointing:
         message = f"does not go with {method.label}: layers that are computed again would not find its vectors."
         issues.append(Issue(field="gradient_checkpointing", message=message, fix="Turn it off."))
     return issues + optimizers.check(plan)
@@ -161,8 +171,16 @@ def _check_fit(plan: Plan) -> list[Issue]:
     model_type = str(config.get("model_type", "")) if config else ""
     method = METHODS[plan.method]
     why = unfit(method, model_type, objectives.task_of(plan))
+    if not why and method.objectives and plan.objective not in method.objectives:
+        why = f"does not go with {OBJECTIVES[plan.objective].label}: it looks at plain texts before the training."
     fix = "Use norm tuning (ln_tuning)." if "Norm tuning" in why else "Use LoRA, or another model."
     return [Issue(field="method", message=f"{method.label} {why}", fix=fix)] if why else []
+
+
+def _check_packed(plan: Plan) -> list[Issue]:
+    """A checkpoint whose weights come in few bits already, as far as its config is known."""
+    stored = packed.of_config(models.find(plan.model).config)
+    return packed.check(plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=quantization(plan))
 
 
 def _check_options(options: Mapping[str, Any], method: Method | Objective) -> list[Issue]:
@@ -222,12 +240,13 @@ def _check_kind(plan: Plan) -> list[Issue]:
 
 
 def _check_reference(plan: Plan) -> list[Issue]:
-    """TRL keeps a copy of the adapter as the reference, and AdaLoRA has room for one adapter (peft 0.21)."""
+    """TRL keeps a copy of the adapter as the reference, and some methods have room for one adapter (peft 0.21)."""
     options = objectives.option_values(plan)
     asks = plan.objective in ("dpo", "kto") or (plan.objective in ("grpo", "rloo", "rlhf") and options["beta"])
-    if plan.method != "adalora" or not asks:
+    method = METHODS.get(plan.method)
+    if method is None or not method.one_adapter or not asks:
         return []
-    message = f"AdaLoRA cannot keep the reference that {OBJECTIVES[plan.objective].label} compares with."
+    message = f"{method.label} cannot keep the reference that {OBJECTIVES[plan.objective].label} compares with."
     return [Issue(field="method", message=message, fix="Use LoRA.")]
 
 
@@ -340,7 +359,7 @@ def _check_runs_here(plan: Plan) -> list[Issue]:
         return [
             Issue(
                 field="loss",
-                message="full is how other trainers compute it; runs of this program use the chunked loss.",
+                message=f"{plan.loss} is how other trainers compute it; runs of this program use the chunked loss.",
                 fix="Set it to chunked to start the run.",
             )
         ]

@@ -16,7 +16,8 @@ import orjson
 
 from engine import alphabets, chat_templates, copies, data, encode, lengths
 from engine.data import Row, reading, scanning, sources
-from engine.data.formats import BadRow, Recognition
+from engine.data.formats import Recognition
+from engine.data.values import BadRow
 from engine.plan import DataSource, Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -255,7 +256,7 @@ def _write(file: Path, source: DataSource, kept: set[int]) -> tuple[DataSource, 
 
 def _movable(raw: Any, file: Path, target: Path) -> Any:
     """The row, if it means the same beside the new file: the images of uploads lie in one folder."""
-    if isinstance(raw, dict) and "image" in raw and file.parent != target.parent:
+    if isinstance(raw, dict) and ("image" in raw or "images" in raw) and file.parent != target.parent:
         raise BadRow("has an image elsewhere")
     return raw
 

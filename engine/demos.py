@@ -218,6 +218,7 @@ _ROWS = (
         sentence="The demo model sees a pirate's answer beside a plain one, and learns which is liked better (DPO).",
         is_right=is_pirate_answer,
         objective="dpo",
+        objective_options={"sft_weight": 1.0},
         learning_rate=1e-3,
         max_length=128,
         per_device_train_batch_size=8,
@@ -288,6 +289,18 @@ _ROWS = (
         eval_fraction=0.15,
     ),
     _demo(
+        "boxes",
+        title="Boxes: where the shapes are",
+        sentence="A small YOLOS learns to draw a box round each shape in a picture and to say which shape it is.",
+        suffix=".parquet",
+        model="demo/yolos",
+        objective="object_detection",
+        learning_rate=5e-3,
+        per_device_train_batch_size=16,
+        num_train_epochs=6,
+        eval_fraction=0.15,
+    ),
+    _demo(
         "captions",
         title="Captions: say what is drawn",
         sentence="A small vision-language model learns to describe drawn shapes in a sentence.",
@@ -322,6 +335,7 @@ _ROWS = (
         max_length=128,
     ),
 )
+PROBE = "general"  # rows that the forgetting report asks about; no fine-tune of its own
 DEMOS: dict[str, Demo] = {demo.key: demo for demo in _ROWS}
 
 
@@ -334,3 +348,37 @@ def first_plan() -> Plan:
         num_train_epochs=10,
         precision=recommended_precision(this_machine()),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoChain:
+    """A chain of demo sets, which starts with two clicks like a demo."""
+
+    key: str
+    title: str
+    sentence: str
+
+    @property
+    def file(self) -> Path:
+        """The chain as JSON (`engine/chains.py` reads it)."""
+        return ASSETS / "demo_chains" / f"{self.key}.json"
+
+
+_CHAINS = (
+    DemoChain(
+        key="read_answer_prefer",
+        title="Read, answer, prefer",
+        sentence="Reads a book about Velmora (DAPT), learns to answer about it (SFT), and which voice is preferred (DPO).",
+    ),
+    DemoChain(
+        key="rlhf",
+        title="RLHF from the beginning",
+        sentence="Learns which answers people prefer (reward model), then to write such answers (RLOO).",
+    ),
+    DemoChain(
+        key="continual",
+        title="One thing after the other",
+        sentence="Learns facts, then a voice with a quarter of the facts replayed; the report shows what was forgotten.",
+    ),
+)
+DEMO_CHAINS: dict[str, DemoChain] = {chain.key: chain for chain in _CHAINS}

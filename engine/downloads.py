@@ -14,6 +14,7 @@ from pathlib import Path
 import zipstream
 
 from engine import runs
+from engine.attach import BENEATH
 from engine.runs import Run
 
 LABELS = {"merged": "Merged model", "model": "Model", "adapter": "Adapter"}
@@ -50,11 +51,12 @@ def find(run_id: str, name: str) -> list[Path] | None:
 
 
 def files_of(run: Run, name: str) -> list[Path]:
-    """The regular files of an artifact; symbolic links and folders are left out."""
+    """The regular files of an artifact, and of the adapter inside it where two were trained at once; no symbolic links."""
     folder = run.folder / name
-    if not folder.is_dir() or folder.is_symlink():
+    parts = [part for part in (folder, folder / BENEATH) if part.is_dir() and not part.is_symlink()]
+    if folder not in parts:
         return []
-    return sorted(file for file in folder.iterdir() if stat.S_ISREG(file.lstat().st_mode))
+    return sorted(file for part in parts for file in part.iterdir() if stat.S_ISREG(file.lstat().st_mode))
 
 
 def zip_name(run_id: str, name: str) -> str:
@@ -65,5 +67,5 @@ def zip_stream(files: list[Path], inside: str) -> tuple[int, Iterator[bytes]]:
     """(size in bytes, chunks) of a zip with `files` in the folder `inside`. Stored: weights do not compress."""
     archive = zipstream.ZipStream(sized=True)
     for file in files:
-        archive.add_path(file, f"{inside}/{file.name}")
+        archive.add_path(file, f"{inside}/{BENEATH}/{file.name}" if file.parent.name == BENEATH else f"{inside}/{file.name}")
     return len(archive), iter(archive)

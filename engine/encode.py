@@ -225,18 +225,51 @@ def _sides(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
     return [_whole(name, _ids(row[name], tokenizer), False) for name in ("anchor", "positive", "negative") if name in row]
 
 
-def _caption(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
-    return [_whole("caption", _ids(row["text"], tokenizer), True)]
+def _seen(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
+    """A chat about images, in which one token stands for each; the last answer is trained on, with its end.
+
+    A model without a chat template (BLIP) reads the answer alone.
+    """
+    chat = image_chat(row)
+    if tokenizer.chat_template is None:
+        return [_whole("", _ids(words_of(chat[-1]), tokenizer), True)]
+    prompt = tokenizer.apply_chat_template(chat[:-1], tokenize=False, add_generation_prompt=True)
+    start, ids = len(_ids(prompt, tokenizer)), _ids(answered(prompt, chat, tokenizer), tokenizer)
+    return [Sequence(name="", ids=tuple(ids), trained=(False,) * start + (True,) * (len(ids) - start))]
 
 
-def _image_answer(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
-    return [_whole("question", _ids(row["question"], tokenizer), False), _whole("answer", _ids(row["answer"], tokenizer), True)]
+def _beside_image(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
+    return [_whole("caption", _ids(row["text"], tokenizer), False)]
+
+
+def image_chat(row: Row) -> list[Row]:
+    """A row with images as messages whose content is a list of parts, as chat templates of such models read them."""
+    if "messages" in row:
+        return row["messages"]
+    question, answer = (row["question"], row["answer"]) if "question" in row else (DESCRIBE, row["text"])
+    return [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]},
+        {"role": "assistant", "content": [{"type": "text", "text": answer}]},
+    ]
+
+
+def words_of(message: Row) -> str:
+    """The text of a message that is written in parts."""
+    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
+
+
+def answered(prompt: str, chat: list[Row], tokenizer: Tokenizer) -> str:
+    """A prompt with the chat's last answer behind it, and the token at which the model is to stop."""
+    return prompt + words_of(chat[-1]) + (tokenizer.eos_token or "")
 
 
 def _image_alone(row: Row, tokenizer: Tokenizer) -> list[Sequence]:
     return []
 
 
+DESCRIBE = "Describe the image."  # the question behind a caption
+_STANDS_FOR = "The model reads the tokens of an image where one stands for it here."
+WITHOUT_TEXT = ("image-label", "image-objects")  # shapes of rows that need no tokenizer
 _WRITTEN = "The answers are written while training; this is what the model reads."
 
 # By the shape of the data, as most objectives read it.
@@ -253,8 +286,10 @@ READINGS: dict[str, Reading] = {
     "source-target": Reading(read=_source_target, by_tokens=True),
     "pairs": Reading(read=_sides, by_tokens=False, note="The texts are brought near to each other."),
     "image-label": Reading(read=_image_alone, by_tokens=False, note="The label of the image is what is learned."),
-    "image-text": Reading(read=_caption, by_tokens=True),
-    "image-question-answer": Reading(read=_image_answer, by_tokens=True),
+    "image-objects": Reading(read=_image_alone, by_tokens=False, note="The boxes and their labels are what is learned."),
+    "image-text": Reading(read=_seen, by_tokens=True, note=_STANDS_FOR),
+    "image-question-answer": Reading(read=_seen, by_tokens=True, note=_STANDS_FOR),
+    "image-messages": Reading(read=_seen, by_tokens=True, note=_STANDS_FOR),
 }
 _ONLINE = Reading(read=_prompt, by_tokens=False, note=_WRITTEN)
 # By the objective, where it reads a shape in its own way.
@@ -266,4 +301,5 @@ OBJECTIVE_READINGS: dict[str, Reading] = {
     "rloo": _ONLINE,
     "rlhf": _ONLINE,
     "distillation": _ONLINE,
+    "clip": Reading(read=_beside_image, by_tokens=False, note="Image and text are brought near to each other."),
 }

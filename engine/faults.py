@@ -69,6 +69,9 @@ def _known(error: BaseException) -> Issue | None:
             message="the device ran out of memory.",
             fix="Turn on gradient checkpointing, or use a smaller batch or a shorter longest sequence.",
         )
+    if "BadRow" in kinds:  # an image that only its beginning makes one is found when it is trained on
+        fix = "Leave that row out, or mend its image."
+        return Issue(field="datasets", message=f"a row {text}.", fix=fix)
     return _hub_fault(kinds, text) or _model_fault(error, kinds, text)
 
 
@@ -116,6 +119,12 @@ def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | N
             field="model",
             message="needs code of its own, which is never run here.",
             fix="Use a model that transformers itself has.",
+        )
+    if isinstance(error, ImportError) and "timm" in text:
+        return Issue(
+            field="model",
+            message="sees through a part that only the library timm has, and timm is not installed here.",
+            fix="Choose a model without it (YOLOS or RT-DETR, for instance), or install timm.",
         )
     if any(kind.startswith("StrictDataclass") for kind in kinds):
         return Issue(

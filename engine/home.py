@@ -5,6 +5,8 @@
     fittingroom.db      the lifecycle of all runs (SQLite, see runs.py)
     server.lock/.json   held by the one web server of this home
     runs/<id>/          plan.json, events.jsonl, worker.log, adapter/ or model/, merged/
+    chains/<id>/        chain.json, events.jsonl, conductor.log
+    splits/             which rows of a data set are held out, for each seed and share
     uploads/<id>.jsonl  data files that people uploaded
 """
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, encode, models
+from engine import chat_templates, data, encode, models, splits
 from engine.data import Row
 from engine.home import home, write_atomically
 from engine.objectives import OBJECTIVES
@@ -94,31 +94,13 @@ def load(plan: Plan) -> Rows:
     if not rows:
         raise PlanError([Issue(field="datasets", message="there are no rows.", fix="Choose data first.")])
     ids = [data.row_id(row) for row in rows]
-    aside = data.held_out_places(ids, eval_fraction=plan.eval_fraction, seed=plan.seed)
+    aside = splits.places(plan, ids)
     return Rows(
         train=[row for place, row in enumerate(rows) if place not in aside],
         held_out=[rows[place] for place in sorted(aside)],
         numbers=tuple(number for place, number in enumerate(numbers) if place not in aside),
         total=total,
     )
-
-
-def record_split(plan: Plan, rows: Rows) -> Path:
-    """Write down which rows are held out, once: the file, its seed and share, and the id (`data.row_id`) of each row."""
-    folder = home() / "splits"
-    folder.mkdir(exist_ok=True)
-    file = folder / f"{data.fingerprint(plan.datasets)}-seed{plan.seed}-share{plan.eval_fraction:g}.json"
-    if not file.is_file():
-        held_out = [data.row_id(row) for row in rows.held_out]
-        told = {
-            "datasets": [data.title(source) for source in plan.datasets],
-            "seed": plan.seed,
-            "eval_fraction": plan.eval_fraction,
-            "rows": len(rows.train) + len(held_out),
-            "held_out": held_out,
-        }
-        write_atomically(file, json.dumps(told, indent=1, ensure_ascii=False))
-    return file
 
 
 def _sample(plan: Plan) -> tuple[list[Row], list[int], int]:
@@ -144,9 +126,10 @@ def local_tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:
     if model.id.startswith("config:"):
         return None
     try:
-        return AutoTokenizer.from_pretrained(model.folder or model.id, local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(model.folder or model.id, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError):
         return None
+    return chat_templates.of_plan(tokenizer, plan)
 
 
 def count(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, rows: Rows | None = None) -> Counts:
@@ -222,10 +205,10 @@ def _file(plan: Plan) -> Path:
 
 
 def _tokenizer_of(plan: Plan) -> tuple[Any, ...]:
-    """What tells tokenizers apart: the model's name, and the age of its tokenizer's files where they are here."""
+    """What tells tokenizers apart: the model's name, the template, and the age of the tokenizer's files where they are here."""
     model = models.find(plan.model)
     files = sorted(model.folder.glob("*token*")) + sorted(model.folder.glob("chat_template*")) if model.folder else []
-    return (model.id, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+    return (model.id, plan.chat_template, *((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files))
 
 
 # --- what stops a start ---------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, attach, build, checks, data, events, runs, workers
+from engine import answer, attach, build, checks, data, events, packed, runs, splits, workers
 from engine.faults import in_plain_words
 from engine.home import free_bytes
 from engine.methods import METHODS
@@ -62,6 +62,10 @@ def start(run_id: str) -> None:
     method = METHODS[runs.plan_of(run.folder).method]
     if not method.mergeable:
         raise _wrong(f"{method.label} cannot be added to the weights.", "Take the adapter: it works with its base model.")
+    stored = packed.of_config(find(runs.plan_of(run.folder).model).config)
+    if stored is not None:
+        message = f"an adapter cannot be added to weights that are stored in {stored.label}."
+        raise _wrong(message, "Take the adapter: it works with its base model.")
     if status(run).state == "running":
         raise _wrong("this run is being merged already.", "Wait until it is done.")
     (run.folder / EVENTS_FILE).unlink(missing_ok=True)
@@ -124,13 +128,20 @@ def add_to_weights(plan: Plan, pair: answer.Pair, adapter: Path) -> tuple[PreTra
     """(merged model, adapted weights that changed, adapted weights). Quantised weights are unpacked first."""
     tuned = pair.tuned
     if checks.quantization(plan) != "none":
-        unpacked = build.load_base(plan, build.device_here()).dequantize(dtype=build.torch_dtype(plan))
-        tuned = attach.load(unpacked, adapter)
+        tuned = attach.load(unpacked_base(plan), adapter)
     before = {name: _checksum(weight) for name, weight in _adapted_weights(tuned)}
     merged = attach.merge(tuned)
     after = {name: _checksum(merged.get_parameter(name)) for name in before}
     changed = sum(before[name] != after[name] for name in before)
     return merged, changed, len(before)
+
+
+def unpacked_base(plan: Plan) -> PreTrainedModel:
+    """The quantised base as the adapter knew it, its weights written out in the plan's number type."""
+    unpacked = build.load_base(plan, build.device_here()).dequantize(dtype=build.torch_dtype(plan))
+    # transformers (5.23) leaves these marks, by which some of PEFT's methods refuse to merge.
+    unpacked.is_loaded_in_4bit = unpacked.is_loaded_in_8bit = False
+    return unpacked
 
 
 def _adapted_weights(model: torch.nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
@@ -160,9 +171,7 @@ class Observation:
 
 def proof_prompts(plan: Plan) -> list[str]:
     """Prompts that the run did not train on, as far as there are; else rows that it did."""
-    train_rows, held_out = data.split(
-        data.load(plan.datasets, OBJECTIVES[plan.objective].shapes), eval_fraction=plan.eval_fraction, seed=plan.seed
-    )
+    train_rows, held_out = splits.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
     return [_first_words(row) for row in (held_out + train_rows)[:PROOF_PROMPTS]]
 
 

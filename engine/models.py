@@ -48,13 +48,32 @@ class Model:
 
 
 # Peak learning rates at which the demo model learns the demo sets: it is narrow, and needs larger steps than the
-# methods' recommended ones, which are for models of billions of parameters (`tests/engine/test_train.py` trains with
-# each).
+# methods' recommended ones, which are for models of billions of parameters (`benchmarks/methods.py` trains with
+# each, and docs/methods.md shows what came of it).
 DEMO_LEARNING_RATES = {
-    **{"full": 1e-3, "freeze": 2e-3, "osf": 1e-3, "ln_tuning": 2e-2, "ia3": 5e-2},
-    **dict.fromkeys(("lora", "qlora", "dora", "loha", "houlsby", "pfeiffer", "oft", "adalora"), 5e-3),
-    **{"lora_plus": 5e-4, "rslora": 1e-3, "pissa": 2e-3, "olora": 2e-3, "miss": 2e-3, "shira": 1e-2},
-    **{"prefix_tuning": 2e-2, "p_tuning_v2": 2e-2, "prompt_tuning": 5e-2},
+    **{
+        "full": 1e-3,
+        "freeze": 2e-3,
+        "osf": 1e-3,
+        "ln_tuning": 5e-2,
+        "ia3": 1e-1,
+        "lora_plus": 1e-3,
+        "rslora": 1e-3,
+        "pissa": 2e-3,
+    },
+    **dict.fromkeys(("lora", "qlora", "dora", "adalora", "olora", "lora_embeddings"), 5e-3),
+    **dict.fromkeys(("lora_prompt_tuning", "lora_prefix_tuning"), 5e-3),
+    **{
+        "houlsby": 1e-2,
+        "pfeiffer": 1e-2,
+        "miss": 1.5e-2,
+        "shira": 2e-2,
+        "lora_fa": 1e-2,
+        "hra": 1e-2,
+        "loha": 3e-2,
+        "oft": 3e-2,
+    },
+    **{"prefix_tuning": 1e-1, "p_tuning_v2": 1e-1, "prompt_tuning": 1e-1},
 }
 
 # The tiny models of the other families, by the folder in `assets/demo_models`: what they are called, and their task.
@@ -63,6 +82,7 @@ DEMO_FAMILIES = {
     "seq2seq": ("Demo text-to-text model (T5)", "seq2seq"),
     "vit": ("Demo image classifier (ViT)", "image-classification"),
     "resnet": ("Demo image classifier (ResNet)", "image-classification"),
+    "yolos": ("Demo object detector (YOLOS)", "object-detection"),
     "clip": ("Demo image-text model (CLIP)", "image-text-contrastive"),
     "vlm": ("Demo vision-language model (Llava)", "image-text-to-text"),
     "student": ("Demo student (Llama)", "causal-lm"),

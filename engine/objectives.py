@@ -75,8 +75,8 @@ def _choice(name: str, default: str, label: str, help: str, choices: tuple[str, 
     return Option(name=name, default=default, knob=Knob(label=label, help=help, kind="choice", choices=choices))
 
 
-def _flag(name: str, default: bool, label: str, help: str) -> Option:
-    return Option(name=name, default=default, knob=Knob(label=label, help=help, kind="flag"))
+def _flag(name: str, default: bool, label: str, help: str, *, group: str = "common") -> Option:
+    return Option(name=name, default=default, knob=Knob(label=label, help=help, kind="flag", group=group))
 
 
 def _text(name: str, default: str, label: str, help: str) -> Option:
@@ -93,9 +93,10 @@ _PRECOMPUTE = _flag(
     False,
     "Reference once",
     "Ask the reference model once before the training instead of in every step; later steps are faster and smaller.",
+    group="more",
 )
 _SMOOTHING = _number(
-    "label_smoothing", 0.0, "Label smoothing", "The share of pairs that may be the wrong way round.", maximum=0.49
+    "label_smoothing", 0.0, "Label smoothing", "The share of pairs that may be the wrong way round.", maximum=0.49, group="more"
 )
 # The pair losses of TRL 1.16's DPOConfig (https://huggingface.co/docs/trl/dpo_trainer#loss-functions).
 DPO_LOSSES = (
@@ -121,7 +122,38 @@ _REWARDS = (
     _text("pattern", r"\d+", "Pattern", "The regular expression that the reward `format` looks for in the whole answer."),
     _count("target_length", 40, "Target length", "The length in characters at which the reward `length` is highest."),
 )
-_CLIP = _number("epsilon", 0.2, "Clip range", "How far one step may move the odds of a token, as in PPO.", maximum=1)
+_CLIP = _number(
+    "epsilon", 0.2, "Clip range", "How far one step may move the odds of a token, as in PPO.", maximum=1, group="more"
+)
+
+# Of the answers that are drawn while it trains, and of the clipped objective: TRL's defaults, seldom changed.
+_NUCLEUS = _number(
+    "top_p", 1.0, "Nucleus", "Draw from the likeliest tokens that make up this share.", maximum=1, above=True, group="more"
+)
+_PENALTY = _number(
+    "repetition_penalty",
+    1.0,
+    "Repetition penalty",
+    "Above 1: words said before are less likely.",
+    minimum=0.1,
+    maximum=10,
+    group="more",
+)
+_MORE_POLICY = (
+    _NUCLEUS,
+    _PENALTY,
+    _CLIP,
+    _number(
+        "epsilon_high", None, "Upper clip range", "How far upwards alone. Empty: as far as downwards.", maximum=10, group="more"
+    ),
+    _flag(
+        "mask_truncated_completions",
+        False,
+        "Leave out cut answers",
+        "Answers that were cut at the longest length do not count.",
+        group="more",
+    ),
+)
 
 _MARGIN = Metric(name="reward margin", logged="rewards/margins")
 # Peak rates: the default of each TRL config over that of SFTConfig, 2e-5 (the sources of TRL 1.16).
@@ -166,8 +198,31 @@ _ROWS = (
         options=(
             _beta(0.1, _KEEPS_NEAR),
             _choice("loss_type", "sigmoid", "Loss", "How the pair is scored; sigmoid is DPO itself.", DPO_LOSSES),
+            _number(
+                "sft_weight",
+                0.0,
+                "Weight of the likelihood",
+                "Beside the pairs: how much the likelihood of the better answer itself counts (TRL's loss_type sft with this "
+                "weight). The pairs alone may push the worse answer down without raising the better one.",
+                maximum=100,
+            ),
             _SMOOTHING,
             _PRECOMPUTE,
+            _flag(
+                "use_weighting",
+                False,
+                "Weigh by likelihood (WPO)",
+                "Pairs that the model itself would write count more.",
+                group="more",
+            ),
+            _number(
+                "ld_alpha",
+                None,
+                "Share of the surplus length (LD-DPO)",
+                "How much the tokens beyond the shorter answer count. Empty: as much as the others.",
+                maximum=1,
+                group="more",
+            ),
         ),
     ),
     Objective(
@@ -273,7 +328,7 @@ _ROWS = (
             *_REWARDS,
             *_SAMPLING,
             _beta(0.0, _KEEPS_NEAR + " 0 needs no reference model."),
-            _CLIP,
+            *_MORE_POLICY,
             _choice(
                 "loss_type",
                 "dapo",
@@ -295,7 +350,7 @@ _ROWS = (
         paper="https://arxiv.org/abs/2402.14740",
         rate_scale=_SMALL_STEPS,
         evaluations=2,
-        options=(*_REWARDS, *_SAMPLING, _beta(0.05, _KEEPS_NEAR), _CLIP),
+        options=(*_REWARDS, *_SAMPLING, _beta(0.05, _KEEPS_NEAR), *_MORE_POLICY),
     ),
     Objective(
         key="rlhf",
@@ -317,7 +372,7 @@ _ROWS = (
             _choice("policy_trainer", "rloo", "Trainer", "Which of the two optimises the policy.", ("rloo", "grpo")),
             *_SAMPLING,
             _beta(0.05, _KEEPS_NEAR),
-            _CLIP,
+            *_MORE_POLICY,
         ),
     ),
     Objective(
@@ -461,6 +516,18 @@ _ROWS = (
         rate_scale=_FRESH_HEAD,
     ),
     Objective(
+        key="object_detection",
+        label="Object detection",
+        sentence="Learn to draw a box round each thing in an image and to name it, with a model of DETR's family.",
+        task="object-detection",
+        trainer="transformers.Trainer",
+        recipe="detection",
+        shapes=("image-objects",),
+        metric=Metric(name="mAP at half overlap", logged="map_50"),
+        paper="https://arxiv.org/abs/2005.12872",
+        rate_scale=_FRESH_HEAD,
+    ),
+    Objective(
         key="clip",
         label="Images and texts (CLIP)",
         sentence="Learn vectors in which an image and its description lie close.",
@@ -490,7 +557,7 @@ _ROWS = (
         task="image-text-to-text",
         trainer="transformers.Trainer",
         recipe="vision",
-        shapes=("image-question-answer",),
+        shapes=("image-question-answer", "image-messages"),
         metric=Metric(name="perplexity", logged="loss", higher_is_better=False, perplexity=True),
         paper="https://arxiv.org/abs/2304.08485",
     ),

@@ -92,19 +92,27 @@ def _lora_fa(plan: Plan, model: Any, kind: Any, settings: Mapping[str, Any]) -> 
     )
 
 
+IMPORTANCES = ("ipt", "exp_avg_ipt", "exp_avg_unc")  # of peft's RankAllocator: by parameter, how much each number matters
+
+
 def _adalora(plan: Plan, model: Any, kind: Any, settings: Mapping[str, Any]) -> torch.optim.Optimizer:
     """The plan's optimizer, after each step of which AdaLoRA moves rank to where the gradients ask for it.
 
-    The number of the step is kept in the optimizer's groups, so that it is saved and resumed with them.
+    The number of the step and the ranks' importances are kept in the optimizer's groups, so that they are saved and
+    resumed with them.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = kind(trained, **{**settings, "weight_decay": plan.weight_decay})
-    optimizer.param_groups[0]["adalora_step"] = 0
+    optimizer.param_groups[0] |= {"adalora_step": 0, "adalora_importances": {}}
+    allocator = model.base_model.rankallocator
 
     def move_ranks(optimizer: Any, inputs: tuple, rest: dict[str, Any]) -> None:
         group = optimizer.param_groups[0]
         group["adalora_step"] += 1
+        for table in IMPORTANCES:  # what a resumed run had seen; the allocator fills its own tables from then on
+            getattr(allocator, table).update(group["adalora_importances"].get(table, {}))
         model.base_model.update_and_allocate(group["adalora_step"])
+        group["adalora_importances"] = {table: getattr(allocator, table) for table in IMPORTANCES}
 
     optimizer.register_step_post_hook(move_ranks)
     return optimizer

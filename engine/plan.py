@@ -130,6 +130,15 @@ class Plan:
     packing: bool = knob(
         False, "Packing", "Fill every sequence with several rows, so that no padding is computed.", kind="flag", group="more"
     )
+    chat_template: str = knob(
+        "own",
+        "Chat template",
+        "How a chat is written as text: the model's own template, or one for a base model that has none. "
+        "It is saved with the result.",
+        kind="choice",
+        choices=("own", "chatml", "plain"),
+        group="more",
+    )
     per_device_train_batch_size: int = knob(
         4, "Batch size", "Rows that are computed at once on each device.", kind="integer", minimum=1, maximum=4096
     )
@@ -224,18 +233,49 @@ class Plan:
         kind="flag",
         group="hidden",
     )
+    adapter_dtype: str = knob(
+        "auto",
+        "Adapter's number type",
+        "auto: fp32, as PEFT does it (autocast_adapter_dtype); bf16 on quantised weights, as TRL does it.",
+        kind="choice",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        group="hidden",
+    )
+    prepare_model_for_kbit_training: bool = knob(
+        False,
+        "Prepare for k-bit training",
+        "PEFT's function of this name: embeddings, norms and head of a quantised model in fp32. TRL no longer calls it.",
+        kind="flag",
+        group="hidden",
+    )
     loss: str = knob(
         "chunked",
         "Loss",
-        "chunked: log-probabilities in tiles, as TRL does it. full: all logits at once, as a plain Trainer does it.",
+        "chunked: log-probabilities in tiles, as TRL does it. full: all logits at once, as a plain Trainer does it. "
+        "shifted: all logits, and a second copy of them in fp32, as transformers did it before 4.46.",
         kind="choice",
-        choices=("chunked", "full"),
+        choices=("chunked", "full", "shifted"),
+        group="hidden",
+    )
+    keep_outputs: bool = knob(
+        False,
+        "Keep the outputs",
+        "The training loop keeps the model's outputs until the next step, as a loop written by hand does: one more copy of "
+        "the logits. The Trainer frees them before the backward pass.",
+        kind="flag",
         group="hidden",
     )
     gradient_checkpointing: bool = knob(
         False,
         "Gradient checkpointing",
         "Compute the activations twice instead of keeping them: far less memory, about a third more time.",
+        kind="flag",
+        group="more",
+    )
+    expandable_segments: bool = knob(
+        False,
+        "Expandable segments",
+        "A setting of torch's allocator on NVIDIA GPUs (expandable_segments:True): less memory is lost in gaps.",
         kind="flag",
         group="more",
     )

@@ -19,10 +19,15 @@ class Task:
     auto_class: str  # the class in `transformers` that loads it
     processor: str = "AutoTokenizer"  # the class in `transformers` that prepares its inputs
     peft_type: str | None = None  # PEFT's TaskType; None: a plain PeftModel, which passes every input on
-    labels: str = "none"  # none | classes | tags | one: what the new head tells apart
+    labels: str = "none"  # none | classes | tags | boxes | one: what the new head tells apart
     head: tuple[str, ...] = ()  # modules that are made anew for the labels, by their names: always trained and saved
     reads_images: bool = False
     generates: bool = False  # it can answer in words, so Try and the merge's proof can ask it
+
+    @property
+    def shaped_by_data(self) -> bool:
+        """Whether the rows change the model or what it reads: how many classes there are, how large the images."""
+        return self.labels != "none" or self.reads_images
 
 
 _ROWS = (
@@ -73,6 +78,16 @@ _ROWS = (
         processor="AutoImageProcessor",
         labels="classes",
         head=("classifier",),
+        reads_images=True,
+    ),
+    Task(
+        key="object-detection",
+        label="Boxes round things in an image",
+        auto_class="AutoModelForObjectDetection",
+        processor="AutoImageProcessor",
+        labels="boxes",
+        # Of DETR and YOLOS; of Conditional, Deformable and RT-DETR.
+        head=("class_labels_classifier", "class_embed", "enc_score_head", "denoising_class_embed"),
         reads_images=True,
     ),
     Task(

@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import attach, build, data, faults, lengths, objectives, runs, workers
+from engine import attach, build, data, faults, lengths, objectives, runs, splits, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
+from engine.methods import METHODS
 from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError
 
@@ -73,6 +74,9 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.write("started", device=device, rows=len(train_rows), eval_rows=len(eval_rows), trainable_params=trainable)
 
+    if (begin := METHODS[plan.method].begin) is not None:
+        log.write("note", message="Looking at the first rows.")
+        begin(model, trainer.get_train_dataloader())
     stop.in_training = True
     trainer.train()
 
@@ -90,7 +94,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
         trainer.evaluate()
 
     where = save_when_there_is_room(trainer, processor, run_folder, log, stop)
-    log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.iterdir()))
+    log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.rglob("*") if file.is_file()))
     early = trainer.state.global_step < trainer.state.max_steps
     log.write(
         "stopped" if early else "finished",
@@ -103,7 +107,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
 def load_rows(plan: Plan) -> tuple[list[data.Row], list[data.Row]]:
     """The training and the held-out rows, in the columns of the objective."""
     rows = data.load(plan.datasets, OBJECTIVES[plan.objective].shapes)
-    return data.split(rows, eval_fraction=plan.eval_fraction, seed=plan.seed)
+    return splits.split(plan, rows)
 
 
 def make_trainer(

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine import alphabets, build, chat_templates, copies, data, encode, lengths, models
 from engine.data import Row
+from engine.data.pictures import Picture, picture
+from engine.data.values import BadRow, classes_in
 from engine.encode import NO_TEMPLATE
 from engine.lengths import Counts, Rows
 from engine.plan import Issue, Plan, PlanError
@@ -116,14 +118,16 @@ class Look:
     note: str
     label: str = ""  # what is learned beside the tokens
     template: str = ""  # "own", or the name of the one that was chosen
+    picture: Picture | None = None  # the row's image, with its boxes
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Look:
         """The look from its JSON form."""
+        shown = values["picture"] and Picture.from_dict(values["picture"])
         strips = tuple(
             Strip(**strip | {"pieces": tuple(Piece(**piece) for piece in strip["pieces"])}) for strip in values["strips"]
         )
-        return cls(**values | {"strips": strips})
+        return cls(**values | {"strips": strips, "picture": shown})
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -133,10 +137,9 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
     """Look through the plan's rows. Raises `PlanError` if they cannot be read.
 
     The tokenizer may be None where rows have no text. `template` is a key of `chat_templates.TEMPLATES` for a tokenizer
-    that has none; "" takes the first one. The held-out rows' ids are recorded (`lengths.record_split`).
+    that has none; "" takes the first one. The held-out rows' ids are recorded (`engine/splits.py`).
     """
     rows = lengths.load(plan)
-    lengths.record_split(plan, rows)
     offered = _offered(tokenizer, rows.train[0])
     template = template or (offered[0][0] if offered else "")
     tokenizer = chat_templates.with_template(tokenizer, template)
@@ -242,10 +245,8 @@ def histogram(counted: Sequence[int], max_length: int, bins: int = BINS) -> tupl
 
 
 def classes(rows: Iterable[Row]) -> tuple[tuple[str, int], ...]:
-    """(class, rows), the most frequent first, where rows have a label that is a class."""
-    found = Counter(str(row["label"]) for row in rows if "label" in row and not isinstance(row["label"], float))
-    found.update(str(tag) for row in rows if "tags" in row for tag in row["tags"])
-    return tuple(found.most_common(50))
+    """(class, how often), the most frequent first, where rows have labels, tags or boxes of classes."""
+    return tuple(Counter(name for row in rows for name in classes_in(row)).most_common(50))
 
 
 # --- findings -------------------------------------------------------------------------------------------------------
@@ -268,7 +269,7 @@ class Seen:
 def seen_in(plan: Plan, rows: Rows, counts: Counts) -> Seen:
     """The rows, and what several searches need of them."""
     train, held_out = rows.train[:MOST_LOOKED_AT], rows.held_out[:MOST_LOOKED_AT]
-    images = "image" in train[0]  # other images may well have the same words
+    images = "image" in train[0] or "images" in train[0]  # other images may well have the same words
     return Seen(
         plan=plan,
         rows=train,
@@ -435,11 +436,23 @@ def look(plan: Plan, number: int, tokenizer: PreTrainedTokenizerBase | None, tem
         note=encode.reading(plan.objective, encode.shape_of(row)).note,
         label=_label(row),
         template=template or "own",
+        picture=_picture(row),
     )
+
+
+def _picture(row: Row) -> Picture | None:
+    """The row's (first) image; None where it has none, or one that only its beginning makes an image."""
+    image = row["images"][0] if "images" in row else row.get("image")
+    try:
+        return None if image is None else picture(image, row.get("objects", ()))
+    except BadRow:
+        return None
 
 
 def _label(row: Row) -> str:
     """What a row is to be answered with, where that is not in its tokens."""
+    if "objects" in row:
+        return ", ".join(one["label"] for one in row["objects"]) or "nothing is on it"
     if "tags" in row:
         return " ".join(f"{token}/{tag}" for token, tag in zip(row["tokens"], row["tags"], strict=True))
     return str(next((row[name] for name in ("label", "answer", "score") if name in row), ""))

@@ -14,7 +14,9 @@ import json
 import logging
 import math
 import os
+import queue
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,10 +148,50 @@ def _budget(only: Any) -> dict[str, Any]:
 
 
 def serve(lines: TextIO) -> None:
-    """Answer line after line. An empty line only warms the process up."""
-    for line in lines:
+    """Answer line after line. An empty line only warms the process up.
+
+    While nobody asks, the plan that was asked about last is probed: then its other batch sizes and lengths are answered at
+    once.
+    """
+    waiting: queue.Queue[str | None] = queue.Queue()
+    threading.Thread(target=_pump, args=(lines, waiting), daemon=True).start()
+    in_advance: Iterator[None] = iter(())
+    patience: float | None = None  # None waits for ever
+    while True:
+        try:
+            line = waiting.get(timeout=patience)
+        except queue.Empty:
+            patience = 0.0 if next(in_advance, IDLE) is None else None
+            continue
+        patience = SECONDS_UNTIL_IDLE
+        if line is None:
+            return
         if line.strip():
-            print(json.dumps(answer(line)), flush=True)
+            reply = answer(line)
+            print(json.dumps(reply), flush=True)
+            in_advance = iter(()) if "error" in reply else _in_advance(line)
+
+
+IDLE = object()
+SECONDS_UNTIL_IDLE = 0.5  # without a question (judgement): the page asks several, one after the other
+
+
+def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
+    for line in lines:
+        waiting.put(line)
+    waiting.put(None)
+
+
+def _in_advance(line: str) -> Iterator[None]:
+    """Probe the line's plan, half a second's work at a time: a question that comes meanwhile waits no longer than that."""
+    from estimators.estimator import probe
+
+    with contextlib.suppress(PlanError), in_plain_words():
+        values = _object(line)
+        plan = Plan.from_dict(values.get("plan", {}) if "ask" in values else values)
+        _refuse(plan)
+        while probe(plan):
+            yield
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -6,14 +6,18 @@ come from its row of the table, a CPU's are measured on the spot (`measure_proce
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 
 from engine.hardware import Gpu
+from engine.home import ASSETS
 from estimators.trace import Work
 
 
@@ -21,7 +25,8 @@ from estimators.trace import Work
 class Rates:
     """What a device does per second, as training reaches it, and the least time that an operation takes."""
 
-    flops: dict[str, float]  # by number type
+    flops: dict[str, float]  # of matrix products, by number type
+    attention: dict[str, float]  # of the fused attention kernels, by number type
     bandwidth: float  # bytes/s
     cache_bytes: float  # an operation that touches no more than this finds its data in the cache
     cache_speedup: float  # how much faster than the memory the cache is
@@ -30,17 +35,24 @@ class Rates:
     source: str
 
 
-# Chosen on every other row of PEFT's published step times (method_comparison/MetaMathQA: 31 methods, Llama-3.2-3B, one
-# L40S); on the rows left out the median error is 4 % (`benchmarks/accuracy.py` prints them all).
-BANDWIDTH_SHARE = 0.45  # of the datasheet's memory bandwidth
-CACHE_SPEEDUP = 20.0  # an operation whose data stay in the cache costs hardly more than its launch
-LAUNCH_SECONDS = 5.5e-6  # the least time that an operation takes, with the issuing of it
-SOLVE_SECONDS = 3.4e-3  # of a system of equations: BOFT alone solves any, so this is one row's figure
-# The share of the datasheet's dense rate that the matrix products of a step reach, by GPU: the L40S from the rows above;
-# the others from published shares of whole steps (A100 46 to 55 %, H100 36 to 42 %: MosaicML's LLM Foundry tables; RTX
-# 4090 53 to 64 %: Answer.AI's fsdp_qlora; RTX 3090 68 %), of which the products take about 85 % of the time.
-MATMUL_SHARES = {"L40S": 0.39, "A100": 0.59, "H100": 0.46, "H200": 0.46, "RTX 4090": 0.68, "RTX 3090": 0.80}
-MATMUL_SHARE = 0.5  # of a GPU of which no such figure was seen
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """Which shares of a GPU's datasheet rates training reaches.
+
+    Fitted by `benchmarks/fit_clock.py` on every other one of the published step times in `assets/calibration`, and read
+    from there. The tables are by a part of the GPU's name; "kind:..." is for GPUs of which no time was seen.
+    """
+
+    matmul: Mapping[str, float]  # of the dense half-precision rate
+    attention: Mapping[str, float]  # of the same, in the fused kernels
+    vector: float  # of the fp32 rate: products in fp32 do not use the tensor cores
+    bandwidth: float  # of the memory's bandwidth
+    cache_speedup: float  # of the level-2 cache over the memory
+    launch_seconds: float  # the least time that an operation takes, with the issuing of it
+    solve_seconds: float  # of a system of equations: BOFT alone solves any, so this is one row's figure
+
+
+CALIBRATION_FILE = ASSETS / "calibration" / "clock.json"
 # Bytes of the level-2 cache: A100 and H100 from NVIDIA's Hopper article
 # (https://developer.nvidia.com/blog/nvidia-hopper-architecture-in-depth/), large Ada chips have 96 MB in full and the RTX
 # 4090 has 72 of them; older ones 6 MB and less.
@@ -58,9 +70,22 @@ CACHE = 6e6
 UNCERTAINTY = 0.35  # of an estimate, until a run on the same device has been measured
 
 
-def _of(table: dict[str, float], gpu: Gpu, otherwise: float) -> float:
+@functools.cache
+def calibration() -> Calibration:
+    """The shipped one."""
+    values = json.loads(CALIBRATION_FILE.read_text(encoding="utf-8"))
+    return Calibration(**{field.name: values[field.name] for field in dataclasses.fields(Calibration)})
+
+
+def _of(table: Mapping[str, float], gpu: Gpu, otherwise: float) -> float:
     """The entry whose name is part of the GPU's."""
     return next((value for name, value in table.items() if name in gpu.name), otherwise)
+
+
+def _share(table: Mapping[str, float], gpu: Gpu) -> float:
+    """The GPU's own share, else that of its kind; cards without bf16 are of before 2020 and reach less."""
+    kind = gpu.kind if gpu.bf16 else "old"
+    return _of(table, gpu, table.get(f"kind:{kind}", table["kind:datacenter"]))
 
 
 def rates(gpu: Gpu) -> Rates | None:
@@ -69,16 +94,22 @@ def rates(gpu: Gpu) -> Rates | None:
         return measure_processor()
     if not gpu.flops or gpu.bandwidth is None:
         return None
-    share = _of(MATMUL_SHARES, gpu, MATMUL_SHARE)
-    flops = {number_type: share * rate for number_type, rate in gpu.flops.items()}
-    half = flops.get("bf16") or flops.get("fp16")
+    return calibrated(gpu, calibration())
+
+
+def calibrated(gpu: Gpu, shares: Calibration) -> Rates:
+    """A GPU's rates with these shares of its datasheet's."""
+    half = gpu.flops.get("bf16") or gpu.flops.get("fp16") or gpu.flops["fp32"]
+    single = shares.vector * gpu.flops.get("fp32", half)
+    both = ("bf16", "fp16", "int8")  # a plan is worked out once for both half types; int8 weights are multiplied as slowly
     return Rates(
-        flops=({"bf16": half, "fp16": half} if half else {}) | flops,  # a plan is worked out once for both half types
-        bandwidth=BANDWIDTH_SHARE * gpu.bandwidth,
+        flops={"fp32": single, **dict.fromkeys(both, half * _share(shares.matmul, gpu))},
+        attention={"fp32": single, **dict.fromkeys(both, half * _share(shares.attention, gpu))},
+        bandwidth=shares.bandwidth * (gpu.bandwidth or 0.0),
         cache_bytes=_of(CACHES, gpu, CACHE),
-        cache_speedup=CACHE_SPEEDUP,
-        launch_seconds=LAUNCH_SECONDS,
-        solve_seconds=SOLVE_SECONDS,
+        cache_speedup=shares.cache_speedup,
+        launch_seconds=shares.launch_seconds,
+        solve_seconds=shares.solve_seconds,
         source=f"roofline over the recorded operations with {gpu.name}'s datasheet rates",
     )
 
@@ -90,8 +121,10 @@ def measure_processor() -> Rates:
     large = torch.randn(4_000_000)
     small = torch.randn(64)
     flops = 2 * 256 * 512 * 512 / _seconds(lambda: a @ b)
+    by_type = {"fp32": flops, "bf16": flops / 4, "fp16": flops / 4}  # without AMX, half types are converted on the way
     return Rates(
-        flops={"fp32": flops, "bf16": flops / 4, "fp16": flops / 4},  # without AMX, half types are converted on the way
+        flops=by_type,
+        attention=by_type,
         bandwidth=2 * large.numel() * 4 / _seconds(lambda: large.clone()),
         cache_bytes=0,
         cache_speedup=1,
@@ -128,7 +161,8 @@ def step_seconds(works: Counter[Work], rates: Rates) -> float:
 
 def operation_seconds(work: Work, rates: Rates) -> float:
     """Seconds of one operation."""
-    arithmetic = work.flops / rates.flops.get(work.dtype, rates.flops.get("fp32", 1e12))
+    table = rates.attention if work.kind == "attention" else rates.flops
+    arithmetic = work.flops / table.get(work.dtype, table["fp32"])
     faster = rates.cache_speedup if work.bytes <= rates.cache_bytes else 1
     roofline = max(arithmetic, work.bytes / rates.bandwidth / faster, rates.launch_seconds)
     return roofline + (rates.solve_seconds if work.kind == "solve" else 0.0)

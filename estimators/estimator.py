@@ -14,9 +14,9 @@ import psutil
 from engine import checks, hardware, parallel
 from engine.objectives import task_of
 from engine.plan import Plan, PlanError
-from estimators import clock, measured, replay, sharding, tokens
-from estimators.dryrun import DryRun, Shape, dry_run
+from estimators import accumulation, clock, dryrun, measured, overhead, phases, replay, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
+from estimators.recorded import DryRun, Shape
 
 # What a processor's memory allocator holds beyond what tensors do: the demo run's peak of 797 MB, measured, less what
 # the dry run says that its tensors and the program hold.
@@ -24,19 +24,15 @@ CPU_FRAGMENTATION = 0.1
 # Batches of other lengths between the longest ones leave gaps in the allocator's segments. Where the data are not known,
 # the high end of the range comes from batches of this share of the longest one in turns with it.
 SHORT_SHARE = 0.3
-# The CUDA context of a process with lazily loaded kernels: fitcheck-llm's table has 141 MiB, measured on a T4; newer cards
-# load more kernels, how much is judgement. A measured run on the device corrects it.
-CUDA_CONTEXT_BYTES = 450 * 2**20
 LOW, HIGH = 0.97, 1.03  # beside what the replay shows, the range for what it does not (kernels' workspaces)
 TIGHT_SHARE = 0.97  # nobody should count on the last 3 % of a card
 # Fields that change what a run does, and nothing about one step on one device.
 IRRELEVANT = (
     "datasets", "num_train_epochs", "max_steps", "seed", "learning_rate", "lr_scheduler_type", "warmup_ratio", "weight_decay",
-    "max_grad_norm", "eval_fraction", "gpu", "num_gpus", "sharding", "offload", "max_length", "packing",
-    "per_device_train_batch_size", "gradient_accumulation_steps",
+    "max_grad_norm", "eval_fraction", "gpu", "num_gpus", "sharding", "offload", "max_length",
+    "per_device_train_batch_size", "gradient_accumulation_steps", "expandable_segments",
 )  # fmt: skip
 BATCH_PHASES = ("forward", "loss", "backward")
-BYTES_PER_PARAM = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 
 def estimate(plan: Plan) -> Estimate:
@@ -55,16 +51,15 @@ def estimate(plan: Plan) -> Estimate:
     mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
     learnt = measured.correction(gpu.name)
     memory = _memory(plan, run, mean, longest, gpu, learnt)
-    merged = run.total_params * BYTES_PER_PARAM[plan.precision]
-    adapter = run.adapter_params * 4
+    other = phases.of_run(plan, run, memory.peak, on_gpu=not gpu.is_cpu, program=_own_memory())
     found = Estimate(
         trainable_params=run.trainable_params,
         total_params=run.total_params + run.adapter_params,
         memory=memory,
         fits=verdict(memory),
-        host_memory=run.weight_bytes + _own_memory(),
-        disk=(adapter or merged) + merged,
-        phases=_phases(run, memory, merged),
+        host_memory=other.host,
+        disk=other.disk,
+        phases=other.device,
         device=gpu.name,
         source=_sources(run, rows, gpu, learnt),
         **_times(plan, rows, mean, gpu, learnt),
@@ -83,32 +78,48 @@ def on_another_gpu(plan: Plan, found: Estimate) -> Estimate:
     rows = tokens.lengths(plan)
     mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
     learnt = measured.correction(gpu.name)
-    overhead = _overhead(gpu, learnt)
-    more = overhead - found.memory.overhead
+    outside = _overhead(gpu, learnt)
+    more = outside - found.memory.overhead
     memory = dataclasses.replace(
-        found.memory, overhead=overhead, low=found.memory.low + more, high=found.memory.high + more, capacity=gpu.memory
+        found.memory, overhead=outside, low=found.memory.low + more, high=found.memory.high + more, capacity=gpu.memory
     )
     changed = {"memory": memory, "fits": verdict(memory), "device": gpu.name, **_times(plan, rows, mean, gpu, learnt)}
     return dataclasses.replace(found, **changed, source=_sources(mean, rows, gpu, learnt))
 
 
-@functools.lru_cache(maxsize=256)
+def probe(plan: Plan) -> bool:
+    """Record one more batch, so that the plan can soon be answered at once with any other. False if nothing is left to learn.
+
+    For idle moments of a process that may be asked more about this plan.
+    """
+    rows, on_gpu = tokens.lengths(plan), not hardware.find_gpu(plan.gpu).is_cpu
+    longest = plan.max_length if plan.packing else rows.longest
+    shape = Shape(batch=plan.per_device_train_batch_size, length=longest)
+    return dryrun.probe(_what_decides(plan, on_gpu), shape, on_gpu=on_gpu)
+
+
+@functools.lru_cache(maxsize=48)
 def _dry_run_of(key: str, shape: Shape, on_gpu: bool) -> DryRun:
-    return dry_run(Plan.from_json(key), shape, on_gpu=on_gpu)
+    return dryrun.dry_run(Plan.from_json(key), shape, on_gpu=on_gpu)
 
 
 def _dry_run(plan: Plan, shape: Shape, on_gpu: bool) -> DryRun:
-    """The dry run, remembered by what it depends on: not by the data, the length of the run or where it happens.
+    """The dry run, remembered by what it depends on."""
+    return _dry_run_of(_what_decides(plan, on_gpu).to_json(), shape, on_gpu)
+
+
+def _what_decides(plan: Plan, on_gpu: bool) -> Plan:
+    """The plan without what its dry run does not depend on: the data, the length of the run, where it happens.
 
     Both half types take the same bytes, so on a GPU one dry run stands for both.
     """
     neutral = Plan()
     values = {name: getattr(neutral, name) for name in IRRELEVANT}
-    if task_of(plan).labels != "none":  # the data say how many classes there are
+    if task_of(plan).shaped_by_data:
         values["datasets"] = plan.datasets
     if on_gpu and plan.precision == "fp16":
         values["precision"] = "bf16"
-    return _dry_run_of(plan.with_(**values).to_json(), shape, on_gpu)
+    return plan.with_(**values)
 
 
 def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
@@ -125,8 +136,10 @@ def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
 
 def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.Gpu, learnt: measured.Correction) -> Memory:
     """The peak by part. What is reserved comes from replaying the steps: all of the longest batch, or others between."""
-    steps = [*(phase.step for phase in run.before), run.step]
-    peak = max((replay.peak(step) for step in steps), key=lambda one: one.bytes)
+    sequences = [[*(phase.step for phase in run.before), run.step]]
+    if plan.gradient_accumulation_steps > 1:
+        sequences.append([accumulation.with_gradients_kept(run.step)])
+    peak = max((replay.peak(step) for steps in sequences for step in steps), key=lambda one: one.bytes)
     if gpu.is_cpu:
         likely = varied = round(peak.bytes * (1 + CPU_FRAGMENTATION))
     else:
@@ -134,25 +147,26 @@ def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.G
         if mean is run and not plan.packing:
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        likely = replay.reserved(*steps)
-        varied = max(likely, replay.reserved(other.step, *steps))
-    overhead = _overhead(gpu, learnt)
+        expandable = plan.expandable_segments
+        likely = max(replay.reserved(*steps, expandable=expandable) for steps in sequences)
+        varied = max(likely, replay.reserved(other.step, *sequences[0], expandable=expandable))
+    outside = _overhead(gpu, learnt)
     parts = {name: peak.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(
         **parts,
         fragments=likely - peak.bytes,
-        overhead=overhead,
+        overhead=outside,
         allocated=peak.bytes,
         peak=likely,
-        low=round((peak.bytes + overhead) * LOW),
-        high=round((varied + overhead) * HIGH),
+        low=round((peak.bytes + outside) * LOW),
+        high=round((varied + outside) * HIGH),
         capacity=gpu.memory,
     )
 
 
 def _overhead(gpu: hardware.Gpu, learnt: measured.Correction) -> int:
     """What lies outside of the allocator: the program itself or the CUDA context, and what runs there have taught."""
-    return (_own_memory() if gpu.is_cpu else CUDA_CONTEXT_BYTES) + learnt.added_bytes
+    return (_own_memory() if gpu.is_cpu else overhead.context_bytes(gpu)) + learnt.added_bytes
 
 
 @functools.cache
@@ -168,19 +182,6 @@ def verdict(memory: Memory) -> str:
     if memory.low > memory.capacity:
         return "no"
     return "yes" if memory.high <= TIGHT_SHARE * memory.capacity else "tight"
-
-
-def _phases(run: DryRun, memory: Memory, merged: int) -> dict[str, int]:
-    """Peak bytes of each phase of a run. Evaluation is the step's forward pass without what is kept for the backward."""
-    peak = replay.peak(run.step)
-    steady = run.weight_bytes + run.trainable_params * 4
-    return {
-        "load": run.weight_bytes,
-        "train": memory.peak,
-        "evaluate": replay.peak(run.evaluation).bytes,
-        "save": min(steady, peak.bytes),
-        "merge": merged + run.adapter_params * 4,
-    }
 
 
 # --- time and money -------------------------------------------------------------------------------------------------
@@ -239,14 +240,14 @@ def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu, learnt: measu
     rates = clock.rates(gpu)
     counted = "counted with the model's own tokenizer" if rows.exact else "about 4 characters per token (no tokenizer here)"
     counted = counted if rows.known else "no data chosen: every row as long as the longest sequence"
-    overhead = "this program's own memory, measured" if gpu.is_cpu else "a CUDA context of 450 MiB"
+    outside = "this program's own memory, measured" if gpu.is_cpu else "the CUDA context and cuBLAS' workspace"
     return {
         "parameters": "counted on the built model; the total holds the adapter too",
         "memory": f"a dry run of the real training step ({layers})",
         "fragments": "a share measured on the demo run"
         if gpu.is_cpu
         else "the recorded allocations replayed through the rules of PyTorch's caching allocator",
-        "overhead": overhead,
+        "overhead": outside,
         "tokens": counted,
         "time": rates.source if rates else f"{gpu.name} has no published rates",
         **({"measured": learnt.source} if learnt.runs else {}),

@@ -23,7 +23,7 @@ MORE_GPUS = (2, 4, 8)  # that one server has
 SHORTEST = 64  # tokens; shorter rows teach little
 MOST_CUT = 0.5  # of the rows; a length that cuts more of them is no advice
 # Kinds of one candidate each: at most two of them go with a plan, so they double or triple the time of an estimate.
-QUICK = ("checkpointing", "four bits", "adapter")
+QUICK = ("gaps", "checkpointing", "four bits", "adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,13 @@ def _cost_note(changed: Estimate) -> str:
 def _checkpointing(plan: Plan) -> Iterator[Candidate]:
     if not plan.gradient_checkpointing:
         yield Candidate(label="Gradient checkpointing", changes={"gradient_checkpointing": True})
+
+
+def _fewer_gaps(plan: Plan) -> Iterator[Candidate]:
+    """The allocator's other way to grow, which costs nothing: only NVIDIA's driver can do it."""
+    if hardware.find_gpu(plan.gpu).vendor == "NVIDIA" and not plan.expandable_segments:
+        note = "fewer gaps in the GPU's memory, nothing else changes"
+        yield Candidate(label="Expandable segments", changes={"expandable_segments": True}, note=note)
 
 
 def _smaller_batch(plan: Plan) -> Iterator[Candidate]:
@@ -247,6 +254,7 @@ def _together(plan: Plan) -> Iterator[Candidate]:
 
 
 KINDS: dict[str, Callable[[Plan], Iterator[Candidate]]] = {
+    "gaps": _fewer_gaps,
     "checkpointing": _checkpointing,
     "batch": _smaller_batch,
     "optimizer": _smaller_optimizer,

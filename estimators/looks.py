@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from engine import lengths
+from engine import encode, lengths
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def answer(question: str, plan: Plan, request: Mapping[str, Any]) -> dict[str, A
 
 
 def _tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:
-    """The model's tokenizer; None where the rows are images with labels, which need none."""
+    """The model's tokenizer; None where the rows are images with labels or boxes, which need none."""
     found = lengths.local_tokenizer(plan)
-    if found is None and lengths.accepts(plan) != ("image-label",):
+    if found is None and not set(lengths.accepts(plan)) <= set(encode.WITHOUT_TEXT):
         raise PlanError([NO_TOKENIZER])
     return found

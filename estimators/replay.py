@@ -1,27 +1,24 @@
-"""Playing a recorded step: how much is allocated at its highest moment, and by which part.
+"""Playing a recorded step: how much is allocated at its highest moment, by which part, and what the allocator reserves.
 
-`peak(step)` walks through the allocations of the whole step, layer by layer, and keeps the highest moment of each
-phase with its parts.
+`peak(step)` is the running sum of the allocations of the whole step; `reserved(step)` replays them through the rules of
+the caching allocator.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from estimators import allocator
-from estimators.splice import Depth, full_order, full_refs
-from estimators.trace import Alloc, Ref, Segment, Work
+import numpy as np
 
-PHASE_PARTS = {
-    "start": "weights",
-    "forward": "activations",
-    "loss": "loss",
-    "backward": "activations",
-    "optimizer": "optimizer",
-}
+from estimators import allocator, walk
+from estimators.splice import Depth
+from estimators.trace import Segment, Work
+from estimators.walk import PHASE_PARTS, PHASES, Walk
+
+REMEMBERED = 64  # answers about steps, which stay in memory with them
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +31,28 @@ class Step:
     segments: Sequence[Segment]
     depth: Depth
 
+    @functools.cached_property
+    def walk(self) -> Walk:
+        """Its moves at full depth, in order."""
+        return walk.walk(walk.outline(self.segments), self.depth)
+
+    @functools.cached_property
+    def sizes(self) -> np.ndarray:
+        """int64 [slots], the bytes of each recorded allocation."""
+        return walk.sizes(self.segments)
+
+
+def like(step: Step, segments: Sequence[Segment], sizes: np.ndarray) -> Step:
+    """A step of other sizes that goes the same way: it is not laid out anew.
+
+    Args:
+        segments: with the moves of the step's own, in their order.
+        sizes: int64 [slots], of these segments.
+    """
+    found = Step(segments=segments, depth=step.depth)
+    vars(found).update(walk=step.walk, sizes=sizes)  # where `cached_property` looks for them
+    return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
@@ -45,71 +64,57 @@ class Peak:
     by_phase: dict[str, int] = field(default_factory=dict)  # the highest moment of each phase
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=REMEMBERED)
 def peak(step: Step) -> Peak:
     """Walk through the step. The parts are those at the highest moment, and add up to it."""
-    live: dict[Ref, tuple[int, str]] = {}
-    now: Counter[str] = Counter()
-    total = 0
-    highest, highest_parts, highest_phase = 0, Counter(), "start"
-    by_phase: dict[str, int] = {}
-    for place, segment in full_order(step.segments, step.depth):
-        own_part, index = PHASE_PARTS[place.phase], 0
-        for event in segment.events:
-            if isinstance(event, Alloc):
-                part = segment.parts.get(index, own_part)
-                live[Ref(place, index)] = (event.size, part)
-                now[part] += event.size
-                total += event.size
-                index += 1
-                if total > by_phase.get(place.phase, 0):
-                    by_phase[place.phase] = total
-                if total > highest:
-                    highest, highest_parts, highest_phase = total, Counter(now), place.phase
-            else:
-                for ref in full_refs(place, segment, event, step.depth):
-                    size, part = live.pop(ref, (0, "activations"))
-                    now[part] -= size
-                    total -= size
-    return Peak(bytes=highest, parts=dict(highest_parts), phase=highest_phase, by_phase=by_phase)
+    way = step.walk
+    changes = np.where(way.taken, step.sizes[way.slots], -step.sizes[way.slots])
+    totals = np.cumsum(changes)
+    moment = int(np.argmax(totals))
+    parts = {
+        name: int(changes[: moment + 1][way.parts[: moment + 1] == number].sum()) for number, name in enumerate(way.part_names)
+    }
+    highest = {name: totals[way.taken & (way.phases == number)].max(initial=0) for number, name in enumerate(PHASES)}
+    return Peak(
+        bytes=int(totals[moment]),
+        parts=parts,
+        phase=PHASES[way.phases[moment]],
+        by_phase={name: int(total) for name, total in highest.items() if total > 0},
+    )
 
 
-@functools.lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=2 * REMEMBERED)
 def works(step: Step, phases: tuple[str, ...] = tuple(PHASE_PARTS)) -> Counter[Work]:
     """All operations of some phases of the step (of the whole step, if not said otherwise) at full depth, counted."""
     total: Counter[Work] = Counter()
-    for place, segment in full_order(step.segments, step.depth):
-        if place.phase in phases:
-            total.update(segment.works)
+    for segment in step.segments:
+        times = step.walk.times[segment.place] if segment.place.phase in phases else 0
+        for work, count in segment.works.items() if times else ():
+            total[work] += count * times
     return total
 
 
-def held(step: Step) -> list[int]:
-    """The sizes of what is there before the step begins and after it: weights, buffers, optimizer states."""
-    return [
-        event.size
-        for place, segment in full_order(step.segments, step.depth)
-        if place.phase == "start"
-        for event in segment.events
-        if isinstance(event, Alloc)
-    ]
+def held(step: Step) -> np.ndarray:
+    """int64, the sizes of what is there before the step begins and after it: weights, buffers, optimizer states."""
+    way = step.walk
+    return step.sizes[way.slots[way.taken & (way.phases == PHASES.index("start"))]]
 
 
-def allocations(step: Step) -> Iterator[tuple[Ref, int]]:
-    """What the step itself allocates (storage, bytes) and frees (storage, -1), in order, at full depth."""
-    for place, segment in full_order(step.segments, step.depth):
-        if place.phase == "start":
-            continue
-        index = 0
-        for event in segment.events:
-            if isinstance(event, Alloc):
-                yield Ref(place, index), event.size
-                index += 1
-            else:
-                yield from ((ref, -1) for ref in full_refs(place, segment, event, step.depth) if ref.place.phase != "start")
+def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """What the step itself allocates and frees, in order, at full depth.
+
+    Returns:
+        (int64 names of the storages, int64 bytes of an allocation or -1 for a free), each [moves].
+    """
+    way = step.walk
+    at_start = way.phases == PHASES.index("start")
+    of_start = np.zeros(len(way.names) + 1, dtype=bool)
+    of_start[way.names[at_start & way.taken]] = True
+    own = ~of_start[way.names]
+    return way.names[own].astype(np.int64), np.where(way.taken, step.sizes[way.slots], -1)[own]
 
 
-@functools.lru_cache(maxsize=512)
-def reserved(*steps: Step) -> int:
+@functools.lru_cache(maxsize=REMEMBERED)
+def reserved(*steps: Step, expandable: bool = False) -> int:
     """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other."""
-    return allocator.most_reserved((allocations(step) for step in steps), held(steps[0]))
+    return allocator.most_reserved([allocations(step) for step in steps], held(steps[0]), expandable=expandable)

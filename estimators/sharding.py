@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from engine import checks, hardware, parallel
 from engine.parallel import SHARDINGS, Sharding
 from engine.plan import Plan
+from estimators import overhead
 from estimators.estimate import Estimate, Memory, Range
 
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ MIB = 2**20
 
 # --- what the libraries add -------------------------------------------------------------------------------------------
 
-# NCCL's buffers: 342 MiB for 2 GPUs, 392 MiB for 8 (NVIDIA's aiconfigurator, its table of systems), a straight line over
-# the doublings between.
-NCCL_BYTES, NCCL_BYTES_PER_DOUBLING = 342 * MIB, 25 * MIB
 # FSDP gathers the layer at work and the next one (backward_prefetch, torch.distributed.fsdp).
 GATHERED_LAYERS = 2
 # DeepSpeed's `auto` values under transformers: a bucket of hidden_size^2 elements to reduce, 0.9 of it to prefetch
@@ -44,13 +42,14 @@ LIVE_ELEMENTS = 1_000_000_000
 
 # --- rates ------------------------------------------------------------------------------------------------------------
 
-# Share of the nominal rate that collectives reach, (low, likely, high). NVLink: judgement. PCIe: fsdp_qlora's runs of 7B
-# models on two cards (https://github.com/AnswerDotAI/fsdp_qlora, benchmarks) reach 2.6 GB/s on RTX 3090 and about 14 GB/s
-# on RTX 4090, of 32 nominal; LOMO's ZeRO-3 on 2 to 8 RTX 3090 (https://arxiv.org/abs/2306.09782, table 2) 1.7 to 2.6 GB/s.
+# Share of the nominal rate that collectives reach, (low, likely, high). NVLink: judgement. PCIe: fsdp_qlora's runs on two
+# to eight cards (https://github.com/AnswerDotAI/fsdp_qlora, benchmarks), with the clock's rates for the arithmetic: RTX
+# A5000 0.42 to 0.48, RTX 6000 Ada 0.14 to 0.32; of 32 GB/s nominal the RTX 3090 machine reached 0.09, the RTX 4090
+# machine 0.86 or more; LOMO's ZeRO-3 on 2 to 8 RTX 3090 (https://arxiv.org/abs/2306.09782, table 2) 0.05 to 0.08.
 # GeForce cards copy through the computer's memory, so the machine decides more than the card does.
 NVLINK_SHARE = Range(low=0.5, likely=0.75, high=0.9)
 PCIE_SHARE = Range(low=0.08, likely=0.4, high=0.6)
-GEFORCE_PCIE_SHARE = Range(low=0.06, likely=0.15, high=0.45)
+GEFORCE_PCIE_SHARE = Range(low=0.06, likely=0.2, high=0.8)
 NO_LINK = 12e9  # bytes/s where the table knows no interconnect: PCIe 3.0 (judgement)
 # Share of the communication that can be hidden behind arithmetic: the same 7B runs on two RTX 3090. With 4.6 s of transfers
 # in a step of 6.9 s of arithmetic 3.8 s are seen, with 10.3 s of arithmetic 3.7 s, with 1.7 s of it 4.3 s.
@@ -189,7 +188,7 @@ def split(plan: Plan, state: States) -> Split:
     return Split(
         parts=highest,
         added=round(sum(added.values())),
-        overhead=nccl_bytes(n) if plan.sharding != "none" else 0,
+        overhead=overhead.nccl_bytes(n) if plan.sharding != "none" else 0,
         host=round(sum(away.values()) * n),
     )
 
@@ -264,11 +263,6 @@ def _computed_share(plan: Plan, state: States) -> float:
     stored_in_fp32 = plan.master_weights or (state.trained_bytes == 4 and checks.quantization(plan) == "none")
     whole_model = state.trainable_params * state.trained_bytes > 0.5 * state.weights
     return 0.5 if stored_in_fp32 and whole_model and plan.precision != "fp32" and plan.autocast else 1.0
-
-
-def nccl_bytes(n: int) -> int:
-    """NCCL's buffers on each of n GPUs."""
-    return round(NCCL_BYTES + NCCL_BYTES_PER_DOUBLING * max(0.0, math.log2(max(n, 2)) - 1)) if n > 1 else 0
 
 
 # --- time -------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ class Depth:
     """How the layers of a real stack map to those of its probe.
 
     The first `prefix` layers are unlike the rest; then the kinds of layers repeat every `period`. The probe has
-    `probed` layers, the real stack `full`.
+    `probed` layers, the real stack `full`. The probe's first `head` layers are the real stack's first ones and its other
+    layers the last ones; all between are stood for by the last `period` layers of the head.
     """
 
     prefix: int
@@ -33,14 +34,27 @@ class Depth:
         """How many layers the probe lacks."""
         return self.full - self.probed
 
+    @property
+    def head(self) -> int:
+        """How many of the probe's layers come first in the real stack: one more than a period, for the first is special."""
+        return self.prefix + 1 + self.period
+
+    @property
+    def kept(self) -> list[int]:
+        """The layers of the real stack that the probe has."""
+        return list(range(self.full)) if self.extra == 0 else [*range(self.head), *range(self.head + self.extra, self.full)]
+
     def probe_layer(self, layer: int) -> int:
         """The probe's layer that stands for a layer of the full stack."""
-        first = self.prefix + 2 * self.period  # up to here the probe's layers are the real ones
-        if layer < first:
+        if layer < self.head or self.extra == 0:
             return layer
-        if layer >= first + self.extra:
+        if layer >= self.head + self.extra:
             return layer - self.extra
-        return self.prefix + self.period + (layer - self.prefix) % self.period
+        return self.prefix + 1 + (layer - self.prefix - 1) % self.period
+
+
+# Layers of the probe after those that stand for others: what a layer does on the way back can hang on the one after it.
+TAIL = 2
 
 
 def plan_depth(kinds: Sequence[Hashable]) -> Depth:
@@ -48,11 +62,11 @@ def plan_depth(kinds: Sequence[Hashable]) -> Depth:
     full = len(kinds)
     best = Depth(prefix=0, period=full or 1, probed=full, full=full)
     for prefix in range(min(full, 8)):
-        for period in range(1, (full - prefix) // 4 + 1):
+        for period in range(1, (full - prefix) // 2 + 1):
             if all(kinds[i] == kinds[i + period] for i in range(prefix, full - period)):
-                tail = (full - prefix) % period
-                probed = prefix + 4 * period + tail
-                if probed < best.probed:
+                least = prefix + 1 + period + TAIL
+                probed = least + (full - least) % period  # so that it ends as the stack does
+                if probed < min(best.probed, full):
                     best = Depth(prefix=prefix, period=period, probed=probed, full=full)
                 break
     return best
@@ -93,8 +107,11 @@ def can_be_spliced(segments: Sequence[Segment]) -> bool:
 def full_refs(place: Place, segment: Segment, event: Free, depth: Depth) -> Iterator[Ref]:
     """Which allocations of the full stack a free of the probe stands for, when its segment stands at `place`."""
     target = event.ref.place
-    if target.layer is None or depth.extra == 0:
+    if depth.extra == 0:
         yield event.ref
+    elif target.layer is None:
+        if place.layer is None or _comes_last(place, depth):
+            yield event.ref
     elif place.layer is not None:
         assert segment.place.layer is not None
         yield Ref(Place(target.phase, place.layer + target.layer - segment.place.layer, target.visit), event.ref.index)
@@ -102,3 +119,10 @@ def full_refs(place: Place, segment: Segment, event: Free, depth: Depth) -> Iter
         for layer in range(depth.full):
             if depth.probe_layer(layer) == target.layer:
                 yield Ref(Place(target.phase, layer, target.visit), event.ref.index)
+
+
+def _comes_last(place: Place, depth: Depth) -> bool:
+    """Whether no layer that the same segment stands for comes after it: the last to hold a storage of all layers frees it."""
+    assert place.layer is not None
+    following = place.layer - depth.period if place.phase == "backward" else place.layer + depth.period
+    return depth.probe_layer(following) != depth.probe_layer(place.layer)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from engine import hardware
+from engine.compare import with_method
 from engine.faults import in_plain_words
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan, PlanError
@@ -131,13 +132,6 @@ def method_row(plan: Plan, key: str) -> MethodRow:
         seconds=_seconds(found),
         note=problem,
     )
-
-
-def with_method(plan: Plan, key: str) -> Plan:
-    """The plan that `method_row` estimates."""
-    if key == plan.method:
-        return plan
-    return plan.with_(method=key, method_options={}, quantization=METHODS[key].quantization, learning_rate=None)
 
 
 def _asked(plan: Plan) -> tuple[Estimate | None, str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
@@ -61,8 +62,10 @@ class Segment:
     parts: dict[int, str] = field(default_factory=dict)  # allocation index -> part, where it is not the segment's own
     works: Counter[Work] = field(default_factory=Counter)
     allocations: int = 0
+    log: list[tuple[Work, int]] = field(default_factory=list)  # the works in their order, and how often each was done there
 
 
+_DEVICE = torch.ops.prim.device.default
 _DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32", torch.int8: "int8", torch.uint8: "int8"}
 
 
@@ -72,6 +75,7 @@ class Recorder(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.segments: list[Segment] = []
+        self.times = 1  # of how many equal rounds of a loop what happens now is one
         self._here = self._open(Place("start"))
         self._live: dict[int, Ref] = {}  # storage -> its allocation
         self._watches: list[weakref.finalize] = []
@@ -147,14 +151,20 @@ class Recorder(TorchDispatchMode):
     def count(self, kind: str, like: torch.Tensor, *, flops: int, touched: Iterable[torch.Tensor]) -> None:
         """Note an operation that allocates nothing and that no dispatch shows (a kernel working in place)."""
         moved = sum(tensor.numel() * tensor.element_size() for tensor in touched)
-        self._here.works[Work(kind, _DTYPES.get(like.dtype, "fp32"), flops, moved)] += 1
+        self._note(Work(kind, _DTYPES.get(like.dtype, "fp32"), flops, moved))
+
+    def _note(self, work: Work) -> None:
+        self._here.works[work] += self.times
+        self._here.log.append((work, self.times))
 
     # --- operations --------------------------------------------------------------------------------------------------
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):  # asked more often than all else, so answered at once
+            return args[0].fake_device
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func.namespace == "prim":  # questions about a tensor (its device, its layout)
+        if func.namespace == "prim":  # other questions about a tensor (its layout)
             return result
         outputs = [leaf for leaf in _tensors(result)]
         inputs = [leaf for leaf in _tensors((args, kwargs))]
@@ -163,9 +173,9 @@ class Recorder(TorchDispatchMode):
             self._see(output)
         self._here.events.extend(Free(buffer) for buffer in buffers)
         if not func.is_view and func.overloadpacket not in _NO_WORK:
-            self._here.works[_work(func, args, kwargs, result, inputs, outputs)] += 1
+            self._note(_work(func, args, kwargs, result, inputs, outputs))
             if str(func.overloadpacket) == FUSED_4BIT:
-                self._here.works[_unpacking(args)] += 1
+                self._note(_unpacking(args))
         return result
 
 
@@ -243,7 +253,25 @@ def _flops(func: Any, args: tuple, kwargs: dict, result: Any) -> int | None:
     if str(func.overloadpacket) == INT8_PRODUCT:
         return 2 * args[0].numel() * args[1].shape[0]
     counted = flop_registry.get(func.overloadpacket)
-    return int(counted(*args, **kwargs, out_val=result)) if counted is not None else None
+    if counted is None:
+        return None
+    flops = int(counted(*args, **kwargs, out_val=result))
+    return flops // 2 if _is_causal(func, args, kwargs) else flops
+
+
+def _is_causal(func: Any, args: tuple, kwargs: dict) -> bool:
+    """Whether an attention kernel is told to skip what lies ahead: it then computes half of the products."""
+    names = [argument.name for argument in func._schema.arguments]
+    if "is_causal" not in names:
+        return False
+    place = names.index("is_causal")
+    return bool(args[place] if place < len(args) else kwargs.get("is_causal", False))
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    """What a kernel reads or writes of a tensor; one that was only expanded is no larger than what is stored."""
+    size = tensor.numel() * tensor.element_size()
+    return min(size, tensor.untyped_storage().nbytes()) if tensor.layout == torch.strided else size
 
 
 # Operations that read only as much of their first input as they write: the table of an embedding is not gone through.
@@ -263,7 +291,7 @@ _SOLVING = frozenset({"_linalg_solve_ex", "linalg_lu_solve", "linalg_inv_ex", "l
 def _work(func: Any, args: tuple, kwargs: dict, result: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Work:
     flops = _flops(func, args, kwargs, result)
     read = [*inputs[1:], *outputs] if func.overloadpacket in _PICKING else inputs
-    moved = sum(tensor.numel() * tensor.element_size() for tensor in [*read, *outputs])
+    moved = sum(_bytes(tensor) for tensor in [*read, *outputs])
     floating = [tensor for tensor in (*inputs, *outputs) if tensor.is_floating_point()]
     largest = max(floating or inputs or outputs, key=lambda tensor: tensor.numel(), default=None)
     dtype = _DTYPES.get(largest.dtype, "fp32") if largest is not None else "fp32"

@@ -197,7 +197,7 @@ def test_a_bad_upload_names_its_line(app: App, browser: Browser, tmp_path: Path)
 def test_no_page_is_wider_than_the_screen(app: App, browser: Browser, width: int, scheme: str) -> None:
     page = open_page(browser, app.url, color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 844})
-    for name in ("Plan", "Train", "Try", "Ship", "History"):
+    for name in ("Plan", "Data", "Train", "Try", "Ship", "History"):
         tab(page, name)
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -6,6 +6,10 @@ loss lines differ in dash and marker as well as in colour. `uirevision` keeps a 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import plotly.graph_objects as go
 
 from engine.xray import XRay
@@ -164,4 +168,46 @@ def lengths(found: XRay) -> go.Figure:
         xanchor="right" if right else "left",
         showarrow=False,
     )
+    return chart
+
+
+# Okabe-Ito colours at a lightness that reads on paper and on ink; the lines of a report differ in their signs too.
+SEVERAL = (BLUE, ORANGE, "#0a9b76", "#c2669b", "#7d8a00")
+SIGNS = ("circle", "diamond", "square", "triangle-up", "x")
+
+
+def forgetting(report: Sequence[Mapping[str, Any]], limit: float) -> go.Figure:
+    """The loss on each probe before a chain and after each stage; the dotted line is as far as the first one may rise."""
+    chart = _empty(
+        "forgetting", height=TALL, hint="The first look is made before the first stage that writes text.", has_data=bool(report)
+    )
+    chart.update_layout(hovermode="closest", showlegend=True, legend=dict(orientation="h", x=0, y=1.02, yanchor="bottom"))
+    chart.update_layout(margin_t=64)
+    chart.update_xaxes(title_text="")
+    titles = dict.fromkeys(title for row in report for title in row if title != "when")
+    for place, title in enumerate(titles):
+        asked = [row for row in report if title in row]
+        chart.add_trace(
+            go.Scatter(
+                x=[row["when"] for row in asked],
+                y=[row[title] for row in asked],
+                name=title,
+                mode="lines+markers",
+                line=dict(color=SEVERAL[place % len(SEVERAL)], width=2),
+                marker=dict(size=8, symbol=SIGNS[place % len(SIGNS)]),
+                hovertemplate="%{y:.3f}",
+            )
+        )
+    if report:
+        first = next(iter(titles))
+        best = min(row[first] for row in report if first in row)
+        chart.add_hline(y=best * (1 + limit), line=dict(color=INK, width=1.5, dash="dot"))
+        # On an axis of logarithms an annotation stands at the logarithm, a line at the value.
+        at = math.log10(max(best * (1 + limit), 1e-6))
+        chart.add_annotation(
+            text="limit of the first line", x=1, xref="paper", y=at, showarrow=False, xanchor="right", yanchor="bottom"
+        )
+        chart.update_xaxes(type="category", categoryarray=[row["when"] for row in report])
+        # Losses of very different size, of which the share by which they rise counts.
+        chart.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
     return chart

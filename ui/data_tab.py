@@ -16,8 +16,9 @@ from gradio.components import Component
 
 from engine import data, lengths
 from engine.cleaning import CLEANINGS
-from engine.data import FORMATS, SHAPES, scanning, sources
-from engine.data.formats import NAMES, BadRow, Recognition
+from engine.data import FORMATS, SHAPES, images, scanning, sources
+from engine.data.formats import NAMES, Recognition
+from engine.data.values import BadRow
 from engine.plan import DataSource, Plan, PlanError
 from ui import charts, data_views, form, markup, words
 from ui.border import guarded
@@ -252,6 +253,8 @@ def preview(source: DataSource, accepts: tuple[str, ...], becomes: str) -> str:
             read.append(recognition.read(row)[1])
         except BadRow:
             continue
+    folder = sources.locate(source).parent
+    raw, read = ([images.as_thumbnails(row, folder) for row in rows] for rows in (raw, read))
     if read == raw:
         return data_views.rows_table(raw, AS_THEY_ARE)
     told = f"What training gets: {', '.join(SHAPES[becomes])}" if becomes else ""
@@ -296,7 +299,7 @@ def look_shown(tab: DataTab, plan: Plan, found: XRay, row: str) -> dict[Componen
     return {
         tab.working: "",
         tab.lengths: data_views.length_facts(found),
-        tab.chart: charts.lengths(found),
+        tab.chart: gr.update(value=charts.lengths(found), visible=True) if found.longest else gr.update(visible=False),
         tab.findings: data_views.findings(found),
         tab.balance: data_views.shares("Classes", found.classes)
         or data_views.shares("Languages and alphabets", found.languages),

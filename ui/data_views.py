@@ -10,7 +10,8 @@ from typing import Any
 
 from engine.cleaning import CLEANINGS, Cleaned
 from engine.data import FORMATS, Scan
-from engine.data.formats import Row
+from engine.data.pictures import Box, Picture
+from engine.data.values import Row
 from engine.xray import Finding, Look, Piece, Strip, XRay
 from ui import markup, words
 
@@ -28,12 +29,10 @@ BAR_CLASSES = 12
 def source_facts(scan: Scan) -> str:
     """The size of a set, what its rows were recognised as, and what cannot be used."""
     recognised = FORMATS[scan.recognised].label if scan.recognised else "not recognised"
-    pairs = [
-        ("Rows", words.whole(scan.rows)),
-        ("Characters", words.count(scan.characters)),
-        ("Longest row", f"{words.whole(scan.longest)} characters" if scan.rows else words.UNKNOWN),
-        ("Recognised as", recognised),
-    ]
+    longest = f"{words.whole(scan.longest)} characters" if scan.rows else words.UNKNOWN
+    of_text = [("Characters", words.count(scan.characters)), ("Longest row", longest)]
+    without_text = bool(scan.rows) and not scan.characters  # images
+    pairs = [("Rows", words.whole(scan.rows)), *([] if without_text else of_text), ("Recognised as", recognised)]
     if scan.bad:
         pairs.append(("Cannot be used", words.whole(scan.bad)))
     if scan.empty:
@@ -69,6 +68,12 @@ def rows_table(rows: Sequence[Row], told: str) -> str:
 
 
 def _cell(value: Any) -> str:
+    if isinstance(value, Picture):
+        return f'<img class="thumb" src="{value.source}" alt="Image of {value.width} x {value.height} pixels">'
+    if isinstance(value, list) and value and all(isinstance(one, Picture) for one in value):
+        return "".join(map(_cell, value))
+    if isinstance(value, list) and value and all(isinstance(one, dict) and "box" in one for one in value):
+        value = ", ".join(f"{one['label']} {_numbers(one['box'])}" for one in value)
     if isinstance(value, dict) and _is_turn(value):
         value = [value]
     if isinstance(value, list) and value and all(map(_is_turn, value)):
@@ -77,12 +82,18 @@ def _cell(value: Any) -> str:
     return words.escape(_short(value if isinstance(value, str) else "" if value is None else str(value)))
 
 
+def _numbers(box: Sequence[float]) -> str:
+    return f"({', '.join(f'{one:g}' for one in box)})"
+
+
 def _is_turn(value: Any) -> bool:
     return isinstance(value, dict) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value))
 
 
 def _turn(turn: Row) -> str:
     said = turn.get("content", turn.get("value"))
+    if isinstance(said, list):
+        said = " ".join(str(part.get("text", f"[{part.get('type')}]")) for part in said if isinstance(part, dict))
     calls = f"calls {turn['tool_calls']}" if turn.get("tool_calls") else ""
     return _short(" ".join(part for part in ("" if said is None else str(said), calls) if part))
 
@@ -100,7 +111,28 @@ def row(look: Look) -> str:
     through: none of it needs colour."""
     strips = "".join(_strip(strip) for strip in look.strips) or markup.note("This row has no text: the image is what is read.")
     learned = f'<p class="answer"><b>To be learned:</b> {words.escape(look.label)}</p>' if look.label else ""
-    return f"{LEGEND}{strips}{learned}{markup.note(look.note)}"
+    shown = figure(look.picture) if look.picture else ""
+    return f"{LEGEND if look.strips else ''}{shown}{strips}{learned}{markup.note(look.note)}"
+
+
+def figure(picture: Picture) -> str:
+    """An image with its boxes, each with its label on it; what is on it is told in words too."""
+    boxes = "".join(_box(box) for box in picture.boxes)
+    told = f"Image of {picture.width} x {picture.height} pixels"
+    if picture.boxes:
+        told += f" with boxes round: {', '.join(_box_label(box) for box in picture.boxes)}"
+    shape = f"aspect-ratio: {picture.width} / {picture.height}"
+    return f'<figure class="shot" style="{shape}"><img src="{picture.source}" alt="{words.escape(told)}">{boxes}</figure>'
+
+
+def _box(box: Box) -> str:
+    sides = {"left": box.left, "top": box.top, "width": box.width, "height": box.height}
+    where = "; ".join(f"{side}: {100 * share:.2f}%" for side, share in sides.items())
+    return f'<i class="box" style="{where}" aria-hidden="true"><b>{words.escape(_box_label(box))}</b></i>'
+
+
+def _box_label(box: Box) -> str:
+    return box.label if box.share is None else f"{box.label} {box.share:.0%}"
 
 
 def _strip(strip: Strip) -> str:
@@ -143,7 +175,9 @@ def _visible(text: str) -> str:
 
 
 def length_facts(found: XRay) -> str:
-    """The lengths in figures."""
+    """The lengths in figures; of images without words, how many there are."""
+    if not found.longest:
+        return markup.facts([("Training rows", words.whole(found.rows))]) + markup.note("The rows have no words to count.")
     sample = "" if found.exact else f" (from {words.whole(found.counted)} rows)"
     learned = found.trained / found.counted_tokens if found.counted_tokens else 0
     pairs = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,9 @@ import gradio as gr
 from gradio.components import Component
 
 from engine import build, data, hardware, models
-from engine.demos import DEMOS, first_plan
+from engine.demos import DEMOS, PROBE, first_plan
 from engine.methods import METHODS, Method, Option
-from engine.objectives import OBJECTIVES
+from engine.objectives import OBJECTIVES, Objective
 from engine.peft_options import MEANT_FOR_PEFT_ITSELF
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
 from ui import words
@@ -29,7 +29,7 @@ BASE = "base"  # the argument that carries the loaded plan
 CARD = "method_card"  # the cards of the most used methods, which follow the list of all
 BEFORE = "method_before"  # the method whose options are shown
 OTHER = "option_others"  # the chosen method's options without a control of their own, as JSON
-OBJECTIVE_OPTIONS = "objective_options"  # the objective's own settings, as JSON
+OBJECTIVE_OPTIONS = "objective_options"  # what a loaded plan says of its objective that has no control, as JSON
 MADE_BY_HAND = (
     "model",
     "objective",
@@ -69,13 +69,23 @@ def defaults() -> Plan:
 @functools.cache
 def option_names() -> Mapping[str, Option]:
     """Argument name -> the first option of that name. Options of one name and kind share a control, whatever their default."""
+    return _named("option", METHODS.values())
+
+
+@functools.cache
+def objective_option_names() -> Mapping[str, Option]:
+    """The same for the options of the objectives."""
+    return _named("objective", OBJECTIVES.values())
+
+
+def _named(prefix: str, rows: Iterable[Method | Objective]) -> dict[str, Option]:
     named: dict[str, Option] = {}
-    for method in METHODS.values():
-        for option in method.options:
+    for row in rows:
+        for option in row.options:
             alike = any(_alike(option, known) for known in named.values())
             if option.knob.group != "hidden" and not alike:
-                name = f"option_{option.name}"
-                named[name if name not in named else f"{name}_of_{method.key}"] = option
+                name = f"{prefix}_{option.name}"
+                named[name if name not in named else f"{name}_of_{row.key}"] = option
     return named
 
 
@@ -90,6 +100,12 @@ def options_of(method: Method) -> Iterator[tuple[str, Option]]:
     for option in method.options:
         if option.knob.group != "hidden":
             yield next(name for name, first in option_names().items() if _alike(option, first)), option
+
+
+def options_of_objective(objective: Objective) -> Iterator[tuple[str, Option]]:
+    """The (argument name, option) pairs of one objective's options."""
+    for option in objective.options:
+        yield next(name for name, first in objective_option_names().items() if _alike(option, first)), option
 
 
 def others_of(method: Method, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,20 +232,35 @@ def objective_choices() -> list[tuple[str, str]]:
     return [(f"{row.label}: {row.sentence}", key) for key, row in OBJECTIVES.items()]
 
 
-def objective_help(key: str) -> str:
-    """What may be written among the objective's options, with what holds where nothing is."""
-    named = ", ".join(f"{option.name} ({_text(option.default)})" for option in OBJECTIVES[key].options)
-    return f'As JSON, for instance {{"{OBJECTIVES[key].options[0].name}": ...}}. There are: {named}.' if named else ""
-
-
 def objective_updates(key: str, form: Form, options: Mapping[str, Any] | None = None) -> dict[Component, Any]:
-    """Show what goes with the objective: its options, and the models that it can train."""
-    text = json.dumps(options) if options else ""
-    has_some = bool(OBJECTIVES[key].options)
-    return {
-        form.controls[OBJECTIVE_OPTIONS]: gr.update(value=text, info=objective_help(key), visible=has_some),
+    """Show what goes with the objective, and nothing else: its options, and the models that it can train."""
+    own, given = dict(options_of_objective(OBJECTIVES[key])), dict(options or {})
+    updates: dict[Component, Any] = {form.controls[name]: gr.update(visible=name in own) for name in objective_option_names()}
+    for name, option in own.items():
+        value = to_control(option.knob, given.pop(option.name, option.default))
+        updates[form.controls[name]] = gr.update(
+            value=value, label=option.knob.label, info=option.knob.help, visible=True, **_placeholder(option)
+        )
+    left = json.dumps(given) if given else ""
+    return updates | {
+        form.controls[OBJECTIVE_OPTIONS]: gr.update(value=left, visible=bool(left)),
         form.controls["model"]: gr.update(choices=model_choices(key)),
     }
+
+
+def _placeholder(option: Option) -> dict[str, str]:
+    """What an empty control of the option stands for, where a control can be empty."""
+    return {} if option.knob.kind in ("flag", "choice") else {"placeholder": placeholder(option.default)}
+
+
+def read_objective_options(objective: Objective, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The objective's options that are not at their defaults, and what a loaded plan said beside them."""
+    found = {}
+    for name, option in options_of_objective(objective):
+        value = from_control(option.knob, values.get(name), option.default)
+        if to_control(option.knob, value) != to_control(option.knob, option.default):
+            found[option.name] = [value] if option.knob.kind == "names" and isinstance(value, str) else value
+    return found | _others(values.get(OBJECTIVE_OPTIONS), "objective_options")
 
 
 def data_choices(*own: tuple[str, str]) -> list[tuple[str, str]]:
@@ -276,6 +307,7 @@ def read(values: Mapping[str, Any]) -> Plan:
     """The plan that the form shows. It may still be wrong: `engine.checks` says so."""
     base = Plan.from_json(values[BASE]) if values.get(BASE) else defaults()
     method = METHODS[values["method"]]
+    objective = values.get("objective") or base.objective
     fresh = defaults()
     generated = {name: from_control(FIELDS[name], values[name], getattr(fresh, name)) for name in GENERATED}
     options = {option.name: from_control(option.knob, values[name], option.default) for name, option in options_of(method)}
@@ -284,8 +316,8 @@ def read(values: Mapping[str, Any]) -> Plan:
         model=_model(values["model"], base),
         datasets=_datasets(values["datasets"], base),
         max_length=from_control(FIELDS["max_length"], values["max_length"], fresh.max_length),
-        objective=values.get("objective") or base.objective,
-        objective_options=_others(values.get(OBJECTIVE_OPTIONS), "objective_options"),
+        objective=objective,
+        objective_options=read_objective_options(OBJECTIVES[objective], values),
         method=method.key,
         method_options=options | _others(values.get(OTHER)),
         quantization=values["quantization"] if values["quantization"] in method.quantizations else method.quantization,
@@ -332,6 +364,16 @@ def shown(plan: Plan, form: Form) -> dict[Component, Any]:
     of_objective[form.controls["model"]] = gr.update(choices=model_choices(objective), value=_text(plan.model))
     of_method = method_updates(method, form, options=plan.method_options, quantization=plan.quantization)
     return updates | of_objective | of_method
+
+
+def demo_choices() -> list[tuple[str, str]]:
+    """The demos that are fine-tunes of their own, by the first words of their titles."""
+    return [(demo.title.partition(":")[0], key) for key, demo in DEMOS.items() if key != PROBE]
+
+
+def demo_of(path: Any) -> str | None:
+    """The demo whose rows these are, if they are a demo's."""
+    return next((key for _, key in demo_choices() if DEMOS[key].path == path), None)
 
 
 def demo_plan(path: str, objective: str) -> Plan | None:

@@ -9,7 +9,7 @@ import gradio as gr
 from engine import events, runs
 from engine.plan import PlanError
 from engine.runs import Run
-from ui import markup, words
+from ui import chain_tab, compare_tab, markup, words
 from ui.border import guarded
 
 MOST_ROWS = 100
@@ -71,8 +71,8 @@ def what(run: Run) -> tuple[str, str]:
 
 
 def newest() -> str:
-    """The table as it is now."""
-    return table(runs.all_runs(MOST_ROWS + 1))
+    """The tables as they are now: chains and comparisons, if there are any, and all runs."""
+    return chain_tab.history() + compare_tab.history() + table(runs.all_runs(MOST_ROWS + 1))
 
 
 def wire(tab: HistoryTab) -> None:

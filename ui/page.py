@@ -1,4 +1,4 @@
-"""The page: the header, the six tabs, and what happens between them.
+"""The page: the header, the tabs, and what happens between them.
 
 build_page(estimator, answers)    the Blocks, to be mounted by app.py
 theme(), CSS_PATHS, HEAD          what `gr.mount_gradio_app` needs beside it
@@ -14,8 +14,26 @@ from gradio.components import Component
 
 from engine import hardware, runs
 from engine.home import ASSETS
-from ui import api, data_tab, form, history_tab, markup, plan_tab, run_picker, ship_tab, train_tab, try_tab, words
+from engine.joint import Joint
+from ui import (
+    adapters_card,
+    api,
+    chain_tab,
+    compare_tab,
+    data_tab,
+    form,
+    history_tab,
+    markup,
+    plan_tab,
+    run_picker,
+    ship_tab,
+    train_tab,
+    try_tab,
+    words,
+)
 from ui.border import guarded
+from ui.chain_tab import ChainTab
+from ui.compare_tab import CompareTab
 from ui.data_tab import DataTab
 from ui.history_tab import HistoryTab
 from ui.plan_tab import PlanTab
@@ -34,10 +52,10 @@ TITLE = "Fitting Room"
 CSS_PATHS = [ASSETS / "style.css"]
 HEAD = '<meta name="description" content="Plan, run and ship LLM fine-tunes.">'
 
-# The address says which run to show (?run=...) or whose plan to load (?again=...).
+# The address says which run, chain or comparison to show (?run=, ?chain=, ?compare=) or whose plan to load (?again=).
 READ_ADDRESS = """() => {
     const words = new URLSearchParams(window.location.search);
-    return [words.get('run') || '', words.get('again') || ''];
+    return ['run', 'again', 'chain', 'compare'].map((name) => words.get(name) || '');
 }"""
 
 
@@ -51,6 +69,8 @@ class Page:
     train: TrainTab
     try_: TryTab
     ship: ShipTab
+    chain: ChainTab
+    compare: CompareTab
     history: HistoryTab
 
 
@@ -67,16 +87,26 @@ def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
                 train = train_tab.build()
             with gr.Tab("Try", id="try") as tab:
                 try_ = try_tab.build(tab)
+                adapters = adapters_card.build()
             with gr.Tab("Ship", id="ship") as tab:
                 ship = ship_tab.build(tab)
+            with gr.Tab(chain_tab.TITLE, id="chains") as tab:
+                chain = chain_tab.build(tab)
+            with gr.Tab(compare_tab.TITLE, id="compare") as tab:
+                comparison = compare_tab.build(tab)
             with gr.Tab("History", id="history") as tab:
                 history = history_tab.build(tab)
-        page = Page(tabs=tabs, plan=plan, data=data, train=train, try_=try_, ship=ship, history=history)
+        page = Page(
+            tabs=tabs, plan=plan, data=data, train=train, try_=try_, ship=ship, chain=chain, compare=comparison, history=history
+        )
         plan_tab.wire(plan, estimator, blocks)
         data_tab.wire(data, plan.form, estimator, blocks, tabs)
         train_tab.wire(train)
         try_tab.wire(try_, answers)
+        adapters_card.wire(adapters, try_.tab, Joint())
         ship_tab.wire(ship)
+        chain_tab.wire(chain, plan.form, estimator)
+        compare_tab.wire(comparison, plan.form, estimator)
         history_tab.wire(history)
         _wire_start(page)
         _wire_next_steps(page)
@@ -134,7 +164,7 @@ def _wire_address(page: Page, blocks: gr.Blocks) -> None:
     """On load: the run of the address, else the active one; and the plan of the run that is to be started again."""
 
     @guarded
-    def open_page(run_id: str, again: str) -> dict[Component, Any]:
+    def open_page(run_id: str, again: str, chain_id: str, comparison_id: str) -> dict[Component, Any]:
         listed = run_picker.every_run()
         active = next((run.id for run in listed if run.is_active), None)
         chosen = None if again else run_id or active
@@ -143,13 +173,20 @@ def _wire_address(page: Page, blocks: gr.Blocks) -> None:
             updates[page.train.picker] = run_picker.update(listed, chosen)
         if chosen:
             updates[page.tabs] = gr.Tabs(selected="train")
+        if chain_id:
+            updates |= {page.tabs: gr.Tabs(selected="chains"), page.chain.picker: chain_tab.listed(chain_id)}
+        if comparison_id:
+            updates |= {page.tabs: gr.Tabs(selected="compare"), page.compare.picker: compare_tab.picked(comparison_id)}
         return updates | (_plan_again(page, again) if again else {})
 
-    address = [gr.Textbox(visible=False, label="Run of the address"), gr.Textbox(visible=False, label="Plan of the address")]
+    address = [gr.Textbox(visible=False, label=f"{name} of the address") for name in ("Run", "Plan", "Chain", "Comparison")]
     blocks.load(
         open_page,
         address,
-        [page.tabs, page.train.picker, page.history.table, *page.plan.form.controls.values()],
+        [
+            *(page.tabs, page.train.picker, page.chain.picker, page.compare.picker, page.history.table),
+            *page.plan.form.controls.values(),
+        ],
         js=READ_ADDRESS,
         concurrency_limit=None,
         show_progress="hidden",

@@ -12,7 +12,9 @@ from gradio.components import Component
 
 from engine import checks, data, hardware, lengths, models, runs
 from engine.data import sources
+from engine.demos import DEMOS
 from engine.methods import METHODS
+from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
 from estimators import measured
 from ui import fitcard, fix_rows, form, markup, offers, survey_table, words
@@ -29,6 +31,7 @@ UPLOAD_TYPES = list(sources.UPLOAD_SUFFIXES)
 MODEL_INFO = "Search the catalogue, or enter any Hugging Face id or the text of a config.json."
 MODEL_INFO_LOCAL = "Search the catalogue, or enter any Hugging Face id, a local folder or the text of a config.json."
 DATA_INFO = "A demo set, or your own rows. The Data tab shows what the model learns from."
+WAIT = "() => ({__type__: 'update', interactive: false})"
 ELSEWHERE = "This GPU is not in this machine, so the run cannot start here. Take the plan to where that GPU is:"
 
 
@@ -37,6 +40,7 @@ class PlanTab:
     """The parts of the tab that events read or write."""
 
     form: Form
+    demos: gr.Radio
     run_name: gr.Textbox
     upload: gr.UploadButton
     uploads: gr.State  # (label, path) of this page's uploads
@@ -87,6 +91,7 @@ def build() -> PlanTab:
                     "Choose from the top; the card is a dry run of the real training step, redone as you choose.",
                 ),
             )
+            demos = _demos(plan)
             _model_card(plan, controls, titles)
             upload = _data_card(plan, controls, titles)
             method_survey, within = _method_card(plan, controls, titles)
@@ -113,6 +118,7 @@ def build() -> PlanTab:
                 elsewhere = markup.block("", visible=False, elem_id="elsewhere")
     return PlanTab(
         form=Form(controls=controls),
+        demos=demos,
         run_name=run_name,
         upload=upload,
         uploads=gr.State([]),
@@ -135,6 +141,17 @@ def build() -> PlanTab:
 
 def _title(number: int, title: str, facts: str = "") -> gr.HTML:
     return markup.block(markup.card_title(number, title, facts))
+
+
+def _demos(plan: Plan) -> gr.Radio:
+    """The demos by the first words of their titles: one click brings a demo's whole plan, the next one starts it."""
+    return gr.Radio(
+        choices=form.demo_choices(),
+        value=form.demo_of(plan.datasets[0].path),
+        label="Begin with a demo",
+        elem_id="demos",
+        elem_classes=["pills", "demos"],
+    )
 
 
 def _model_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> None:
@@ -173,14 +190,8 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
                 filterable=True,
                 elem_id="objective",
             )
-            controls[form.OBJECTIVE_OPTIONS] = gr.Textbox(
-                "",
-                label="Options of the objective",
-                info=form.objective_help(plan.objective),
-                max_lines=4,
-                visible=False,
-                elem_id="objective-options",
-            )
+        with gr.Row(elem_classes=["fields", "objective-fields"]):
+            _objective_options("common", plan, controls)
         return gr.UploadButton(
             "Upload your own data", file_types=UPLOAD_TYPES, size="sm", elem_id="upload", elem_classes=["upload"]
         )
@@ -221,6 +232,10 @@ def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, g
                 visible=bool(method.options),
                 elem_id="option-others",
             )
+            _objective_options("more", plan, controls)
+            controls[form.OBJECTIVE_OPTIONS] = gr.Textbox(
+                "", label="What else the plan says of its objective", max_lines=4, visible=False, elem_id="objective-options"
+            )
             controls["quantization"] = form.quantization_control(plan)
             _generated("more", plan, controls)
         within = offers.budget()
@@ -234,6 +249,16 @@ def _options(names: dict[str, Any], group: str, method: Any, plan: Plan, control
         option = own.get(name, first)
         if first.knob.group == group:
             value = plan.method_options.get(option.name, option.default)
+            controls[name] = form.control(name, option.knob, value, visible=name in own)
+
+
+def _objective_options(group: str, plan: Plan, controls: dict[str, Component]) -> None:
+    """The controls of all objectives' options of a group; those of the other objectives are there, but hidden."""
+    own = dict(form.options_of_objective(OBJECTIVES[plan.objective]))
+    for name, first in form.objective_option_names().items():
+        option = own.get(name, first)
+        if first.knob.group == group:
+            value = plan.objective_options.get(option.name, option.default)
             controls[name] = form.control(name, option.knob, value, visible=name in own)
 
 
@@ -387,7 +412,7 @@ def _wire_choices(tab: PlanTab) -> None:
     def follow_objective(key: str) -> dict[Component, Any]:
         return form.objective_updates(key, tab.form)
 
-    of_objective = [controls[form.OBJECTIVE_OPTIONS], controls["model"]]
+    of_objective = [controls[name] for name in (*form.objective_option_names(), form.OBJECTIVE_OPTIONS, "model")]
     controls["objective"].input(follow_objective, controls["objective"], of_objective, **quiet)
 
     @guarded
@@ -396,6 +421,16 @@ def _wire_choices(tab: PlanTab) -> None:
         return form.shown(plan, tab.form) if plan is not None else {controls["objective"]: gr.skip()}
 
     everything = list(controls.values())
+
+    @guarded
+    def take_demo(key: str) -> dict[Component, Any]:
+        return form.shown(DEMOS[key].plan(), tab.form) | {tab.start: gr.update(interactive=True)}
+
+    # A click on Start that overtakes the demo's plan would start the plan before it: the button waits in the browser.
+    tab.demos.input(None, None, tab.start, js=WAIT, api_visibility="private")
+    taken = tab.demos.input(take_demo, tab.demos, [*everything, tab.start], **quiet)
+    taken.failure(lambda: gr.update(interactive=True), None, tab.start, **quiet)
+    controls["datasets"].change(guarded(form.demo_of), controls["datasets"], tab.demos, **quiet)
     controls["datasets"].input(follow_demo, [controls["datasets"], controls["objective"]], everything, **quiet)
 
 

@@ -114,13 +114,13 @@ def proof_table(report: dict[str, Any]) -> str:
     return markup.note("Merged and proven.", "good") + table
 
 
-def links(offered: tuple[Artifact, ...]) -> str:
-    """The downloads as links, the most useful first."""
+def links(offered: tuple[Artifact, ...], prefix: str = "") -> str:
+    """The downloads as links, the most useful first; `prefix` tells the ids of those on another tab apart."""
     if not offered:
         return markup.note("Nothing to download yet.")
     items = "".join(
         f'<a class="button{" button-main" if place == 0 else ""}" href="{words.escape(artifact.href)}" download '
-        f'id="download-{words.escape(artifact.name)}">'
+        f'id="{prefix}download-{words.escape(artifact.name)}">'
         f"{words.escape(artifact.label)} <small>{words.escape(words.size(artifact.bytes))}, zip</small></a>"
         for place, artifact in enumerate(offered)
     )

@@ -87,7 +87,7 @@ def build() -> TrainTab:
                 stop = gr.Button(STOP, variant="stop", visible=False, elem_id="stop-run")
                 try_it = gr.Button("Try it", variant="primary", visible=False, elem_id="go-try")
                 ship_it = gr.Button("Merge and download", visible=False, elem_id="go-ship")
-        plots = _plots()
+        plots = build_plots()
         with gr.Accordion("Log of the worker", open=False, elem_classes=["fold", "card"]):
             log = gr.Textbox(label="The last lines of the log", lines=14, max_lines=14, interactive=False, elem_id="run-log")
     return TrainTab(
@@ -103,21 +103,27 @@ def build() -> TrainTab:
     )
 
 
-def _plots() -> dict[str, gr.Plot]:
+def build_plots(prefix: str = "") -> dict[str, gr.Plot]:
+    """The charts of a run, empty; `prefix` tells those of another tab apart."""
     plots: dict[str, gr.Plot] = {}
     with gr.Column(elem_classes=["card", "chart"], min_width=0):
-        plots["loss"] = _plot("loss")
+        plots["loss"] = _plot("loss", prefix)
     with gr.Row(elem_classes=["charts"]):
         for name in list(CHARTS)[1:]:
             with gr.Column(elem_classes=["card", "chart"], min_width=0):
-                plots[name] = _plot(name)
+                plots[name] = _plot(name, prefix)
     return plots
 
 
-def _plot(name: str) -> gr.Plot:
+def _plot(name: str, prefix: str) -> gr.Plot:
     draw, title = CHARTS[name]
     markup.block(f'<h3 class="chart-title">{words.escape(title)}</h3>')
-    return gr.Plot(draw(Curves()), label=title, show_label=False, elem_id=f"{name.replace('_', '-')}-chart")
+    return gr.Plot(draw(Curves()), label=title, show_label=False, elem_id=f"{prefix}{name.replace('_', '-')}-chart")
+
+
+def drawn(plots: dict[str, gr.Plot], curves: Curves, run_id: str = "") -> dict[Component, Any]:
+    """The charts with a run's lines."""
+    return {plots[name]: draw(curves, run_id) for name, (draw, _) in CHARTS.items()}
 
 
 # --- what a run looks like ------------------------------------------------------------------------------------------
@@ -202,7 +208,7 @@ def rendered(tab: TrainTab, run: Run, watch: Watch) -> dict[Component, Any]:
         tab.ship_it: gr.update(
             visible=has_result, value="Merge and download" if METHODS[run.plan.method].mergeable else "Download"
         ),
-        **{tab.plots[name]: draw(watch.curves, run.id) for name, (draw, _) in CHARTS.items()},
+        **drawn(tab.plots, watch.curves, run.id),
         tab.log: watch.log,
         tab.watch: watch,
         tab.timer: gr.Timer(active=run.is_active),
@@ -219,7 +225,7 @@ def nothing(tab: TrainTab, sentence: str) -> dict[Component, Any]:
     return {
         tab.head: markup.note(sentence),
         **{button: gr.update(visible=False) for button in (tab.stop, tab.try_it, tab.ship_it)},
-        **{tab.plots[name]: draw(Curves()) for name, (draw, _) in CHARTS.items()},
+        **drawn(tab.plots, Curves()),
         tab.log: "",
         tab.watch: Watch(),
         tab.timer: gr.Timer(active=False),

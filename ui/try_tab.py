@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import dataclasses
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
+from gradio.components import Component
 
-from engine import runs
+from engine import examples, objectives, runs
+from engine.data.pictures import Box, picture
 from engine.demos import DEMOS
 from engine.plan import Issue, Plan, PlanError
-from ui import markup, run_picker
+from ui import data_views, markup, run_picker
 from ui.border import guarded
 
 if TYPE_CHECKING:
@@ -19,6 +22,12 @@ if TYPE_CHECKING:
 
 NEW_TOKENS = 64
 MOST_NEW_TOKENS = 512
+QUESTION = "Question"
+# What is asked about an image, by the kind of model; models that are not here need no words.
+ABOUT_IMAGE = {
+    "image-text-to-text": "Question about the image (empty: describe it)",
+    "image-text-contrastive": "Texts to compare with the image, each in a line of its own",
+}
 NO_RUN = PlanError([Issue(field="run", message="none is chosen.", fix="Train one first, on the Plan tab.")])
 
 
@@ -30,11 +39,25 @@ class TryTab:
     picker: gr.Dropdown
     prompt: gr.Textbox
     examples: gr.Radio
+    image: gr.Image
+    images: gr.Gallery
     new_tokens: gr.Slider
     temperature: gr.Slider
     ask: gr.Button
     base: gr.Textbox
     tuned: gr.Textbox
+    base_boxes: gr.HTML
+    tuned_boxes: gr.HTML
+
+    @property
+    def of_run(self) -> list[Component]:
+        """What another run changes."""
+        return [self.prompt, self.examples, self.image, self.images, *self.answers]
+
+    @property
+    def answers(self) -> list[Component]:
+        """What the two models say."""
+        return [self.base, self.tuned, self.base_boxes, self.tuned_boxes]
 
 
 def build(tab: gr.Tab) -> TryTab:
@@ -44,8 +67,22 @@ def build(tab: gr.Tab) -> TryTab:
             markup.block(markup.heading("Try", "Ask the model that you trained, beside the one it came from."))
             picker = run_picker.picker("try-run")
         with gr.Column(elem_classes=["card"], min_width=0):
-            prompt = gr.Textbox(label="Question", lines=3, max_lines=12, placeholder="Write a question…", elem_id="prompt")
-            examples = gr.Radio(
+            with gr.Row(elem_classes=["try-image"]):
+                image = gr.Image(
+                    type="filepath",
+                    sources=["upload"],
+                    format="png",
+                    label="Image",
+                    height=260,
+                    visible=False,
+                    elem_id="try-image",
+                )
+                images = gr.Gallery(
+                    label="Or one that it was not trained on", columns=3, height=260, allow_preview=False, visible=False,
+                    interactive=False, format="png", object_fit="contain", elem_id="try-images",
+                )  # fmt: skip
+            prompt = gr.Textbox(label=QUESTION, lines=3, max_lines=12, placeholder="Write a question…", elem_id="prompt")
+            examples_ = gr.Radio(
                 choices=[], label="Or one that it was not trained on", visible=False, elem_id="examples", elem_classes=["pills"]
             )
             with gr.Row(elem_classes=["actions"]):
@@ -63,18 +100,24 @@ def build(tab: gr.Tab) -> TryTab:
         with gr.Row(elem_classes=["answers"]):
             with gr.Column(elem_classes=["card"], min_width=0):
                 base = gr.Textbox(label="Base model", lines=8, interactive=False, elem_id="answer-base")
+                base_boxes = markup.block("", elem_id="boxes-base")
             with gr.Column(elem_classes=["card", "card-mine"], min_width=0):
                 tuned = gr.Textbox(label="Your fine-tune", lines=8, interactive=False, elem_id="answer-tuned")
+                tuned_boxes = markup.block("", elem_id="boxes-tuned")
     return TryTab(
         tab=tab,
         picker=picker,
         prompt=prompt,
-        examples=examples,
+        examples=examples_,
+        image=image,
+        images=images,
         new_tokens=new_tokens,
         temperature=temperature,
         ask=ask,
         base=base,
         tuned=tuned,
+        base_boxes=base_boxes,
+        tuned_boxes=tuned_boxes,
     )
 
 
@@ -88,32 +131,65 @@ def wire(tab: TryTab, answers: Answers) -> None:
     """Answer the question; offer the examples of the chosen run's data."""
 
     @guarded
-    def ask(run_id: str | None, prompt: str, max_new_tokens: float, temperature: float) -> Iterator[tuple[str, str]]:
+    def ask(
+        run_id: str | None, prompt: str, max_new_tokens: float, temperature: float, image: str | None = None
+    ) -> Iterator[tuple[str, str, str, str]]:
         if not run_id:
             raise NO_RUN
-        yield "", ""
-        for reply in answers.ask(run_id, prompt, max_new_tokens=int(max_new_tokens), temperature=temperature):
-            yield reply.base, reply.tuned
-
-    @guarded
-    def show_examples(run_id: str | None) -> tuple[dict[str, Any], str, str]:
-        run = runs.get(run_id) if run_id else None
-        prompts = example_prompts(run.plan) if run else ()
-        return gr.update(choices=list(prompts), value=None, visible=bool(prompts)), "", ""
+        yield "", "", "", ""
+        settings = {"max_new_tokens": int(max_new_tokens), "temperature": temperature, "image": image}
+        for reply in answers.ask(run_id, prompt or "", **settings):
+            yield reply.base, reply.tuned, drawn(image, reply.base_boxes), drawn(image, reply.tuned_boxes)
 
     gr.on(
         [tab.ask.click, tab.prompt.submit],
         ask,
-        [tab.picker, tab.prompt, tab.new_tokens, tab.temperature],
-        [tab.base, tab.tuned],
+        [tab.picker, tab.prompt, tab.new_tokens, tab.temperature, tab.image],
+        tab.answers,
         concurrency_limit=2,
         show_progress="minimal",
         api_name="ask",
     )
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-    tab.picker.change(show_examples, tab.picker, [tab.examples, tab.base, tab.tuned], **quiet)
+
+    @guarded
+    def show_run(run_id: str | None) -> dict[Component, Any]:
+        run = runs.get(run_id) if run_id else None
+        return run_shown(tab, run.plan if run else None)
+
+    @guarded
+    def take_image(run_id: str | None, event: gr.SelectData) -> tuple[Any, str]:
+        run = runs.get(run_id) if run_id else None
+        if run is None:
+            raise NO_RUN
+        chosen = examples.of(run.plan)[event.index]
+        return chosen.image, chosen.prompt
+
+    tab.picker.change(show_run, tab.picker, tab.of_run, **quiet)
+    tab.images.select(take_image, tab.picker, [tab.image, tab.prompt], **quiet)
     tab.examples.input(guarded(str), tab.examples, tab.prompt, **quiet)
     tab.tab.select(guarded(refresh), tab.picker, tab.picker, **quiet)
+
+
+def run_shown(tab: TryTab, plan: Plan | None) -> dict[Component, Any]:
+    """What a run can be asked: in words, or about an image; and held-out examples of its data."""
+    prompts = example_prompts(plan) if plan else ()
+    task = objectives.task_of(plan) if plan else None
+    looks = task is not None and task.reads_images
+    asked = ABOUT_IMAGE.get(task.key) if task is not None and looks else QUESTION
+    held_out = examples.of(plan) if plan is not None and looks else ()
+    return {
+        tab.prompt: gr.update(label=asked or QUESTION, visible=asked is not None, value=""),
+        tab.examples: gr.update(choices=list(prompts), value=None, visible=bool(prompts)),
+        tab.image: gr.update(visible=looks, value=None),
+        tab.images: gr.update(visible=bool(held_out), value=[(one.image, one.expected) for one in held_out]),
+        **dict.fromkeys(tab.answers, ""),
+    }
+
+
+def drawn(image: str | None, boxes: Sequence[Box]) -> str:
+    """The image with the boxes that a detector draws; nothing without boxes."""
+    return data_views.figure(dataclasses.replace(picture(image), boxes=tuple(boxes))) if image and boxes else ""
 
 
 def refresh(run_id: str | None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from datetime import datetime
 from engine.figures import UNKNOWN, count, duration, figure, money, share, size, whole
 from engine.methods import METHODS
 from engine.models import find
+from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, Issue, Knob, Plan, PlanError
 from estimators.estimate import Range
 
@@ -80,13 +81,20 @@ def moment(seconds_since_1970: float) -> str:
 
 
 def field_label(name: str) -> str:
-    """A field of the plan by the label that its control carries, so that a message can be found on the page."""
+    """A field of the plan by the label that its control carries, so that a message can be found on the page.
+
+    A field of a chain's stage, "stages[2].max_length", is led by the stage.
+    """
+    stage, _, of_stage = name.partition("].")
+    if of_stage and stage.startswith("stages["):
+        return f"Stage {stage.removeprefix('stages[')}, {field_label(of_stage)}"
     knob = FIELDS.get(name) or _option_knob(name)
     return knob.label if knob else name.replace("_", " ").capitalize()
 
 
 def _option_knob(name: str) -> Knob | None:
-    return next((option.knob for method in METHODS.values() for option in method.options if option.name == name), None)
+    rows = (*METHODS.values(), *OBJECTIVES.values())
+    return next((option.knob for row in rows for option in row.options if option.name == name), None)
 
 
 def issue(problem: Issue) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 
 import orjson
 
+from engine import hub_answers
 from engine.data import sources
 from engine.home import write_atomically
 from engine.plan import DataSource, Issue, PlanError
 
-HUB_SECONDS = 5.0  # to answer at all: the library itself tries again for half a minute
 MOST_ROWS = 1_000_000  # that are fetched, in the order of the set; judgement: as many as are checked in half a minute
 MOST_BYTES = 4 * 2**30
 
@@ -27,7 +27,7 @@ def fetch(source: DataSource) -> None:
     copy = sources.hub_copy(source)
     partial = copy.with_suffix(f".{os.getpid()}.partial")
     try:
-        _refuse_if_unreachable(source)
+        _refuse_if_refused(source)
         with open(partial, "wb") as file:
             for row in _stream(source):
                 file.write(orjson.dumps(row, default=_plain) + b"\n")
@@ -44,17 +44,12 @@ def _title(source: DataSource) -> str:
     return f"{source.path.strip()} ({', '.join(parts)})"
 
 
-def _refuse_if_unreachable(source: DataSource) -> None:
-    import httpx
-    from huggingface_hub import constants
-
-    offline = _issue(source, "is on the hub, and the hub cannot be reached.", "Check the network, or upload the file.")
-    if constants.HF_HUB_OFFLINE:
-        raise PlanError([offline])
+def _refuse_if_refused(source: DataSource) -> None:
     try:
-        httpx.head(constants.ENDPOINT, timeout=HUB_SECONDS)
-    except httpx.HTTPError:
-        raise PlanError([offline]) from None
+        hub_answers.refuse_if_refused("datasets", source.path.strip(), field="datasets", named=source.path.strip())
+    except ConnectionError:
+        message = "is on the hub, and the hub cannot be reached."
+        raise PlanError([_issue(source, message, "Check the network, or upload the file.")]) from None
 
 
 def _stream(source: DataSource) -> Any:
@@ -72,7 +67,7 @@ def _stream(source: DataSource) -> Any:
 
 
 def _explained(source: DataSource, error: Exception) -> Issue:
-    """The four answers of the hub, and what the library says of configs, splits and scripts."""
+    """The answers of the hub, and what the library says of configs, splits and scripts."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
@@ -82,13 +77,12 @@ def _explained(source: DataSource, error: Exception) -> Issue:
     text, names = str(error), re.search(r"\['.*'\]", str(error))
     known = f": it has {names[0][1:-1].replace(chr(39), '')}" if names else ""
     if "GatedRepoError" in kinds or "gated" in text:  # asked first: it subclasses RepositoryNotFoundError
-        return _issue(
-            source, "is gated: its owner asks you to accept terms first.", "Accept them on its page, and set HF_TOKEN."
-        )
+        return _issue(source, *hub_answers.GATED)
     if {"RepositoryNotFoundError", "DatasetNotFoundError"} & kinds:
-        return _issue(
-            source, "does not exist on the hub, or is private.", "Check the spelling on https://huggingface.co/datasets."
-        )
+        message, fix = hub_answers.ABSENT
+        return _issue(source, message, fix.format(pages=hub_answers.PAGES["datasets"]))
+    if {"LocalEntryNotFoundError", "FileNotFoundError"} & kinds:  # its words name a folder of this computer
+        return _issue(source, *hub_answers.BROKEN)
     if "scripts are no longer supported" in text:
         return _issue(source, "uses a loading script, which is never run here.", "Choose a set that is made of data files.")
     if "Config name" in text or "BuilderConfig" in text:

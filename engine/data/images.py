@@ -1,4 +1,4 @@
-"""A zip of images as rows: a folder per label, or a `metadata.jsonl`/`metadata.csv` that names each file.
+"""A zip of images as rows: a folder per label, a `metadata.jsonl`/`metadata.csv` that names each file, or COCO's JSON.
 
 The archive is never unpacked as a whole: each member is checked, its bytes are copied under a number of ours, and its
 name is only ever data. The layout is the one of `datasets`' ImageFolder (https://huggingface.co/docs/datasets/image_dataset).
@@ -16,6 +16,8 @@ from typing import Any
 
 import orjson
 
+from engine.data import coco, pictures
+from engine.data.values import BadRow
 from engine.plan import Issue, PlanError
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -88,7 +90,7 @@ def _metadata(bundle: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[s
     """What the archive's metadata says of each file, by its path; None without metadata."""
     found = next((member for member in members if PurePosixPath(member.filename).name in METADATA), None)
     if found is None:
-        return None
+        return _boxes(bundle, members) or None
     try:
         text = bundle.read(found).decode("utf-8-sig")
         rows = list(csv.DictReader(io.StringIO(text))) if found.filename.endswith(".csv") else _json_rows(text)
@@ -101,6 +103,38 @@ def _metadata(bundle: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[s
         str(home / row["file_name"]): {key: value for key, value in row.items() if key not in ("file_name", None)}
         for row in rows
     }
+
+
+def _boxes(bundle: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[str, dict[str, Any]]:
+    """What the archive's COCO files say of each image, by its path; empty without one.
+
+    A file is named from the folder of its JSON, or from a folder of images anywhere: then its name alone says which it is.
+    """
+    paths = {PurePosixPath(member.filename) for member in members}
+    by_name: dict[str, list[PurePosixPath]] = {}
+    for path in paths:
+        by_name.setdefault(path.name, []).append(path)
+    said: dict[str, dict[str, Any]] = {}
+    for member in members:
+        if not member.filename.lower().endswith(".json"):
+            continue
+        for row in _coco_rows(bundle, member):
+            path = PurePosixPath(member.filename).parent / row.pop("file_name")
+            same = by_name.get(path.name, [])
+            said[str(path if path in paths or len(same) != 1 else same[0])] = row
+    return said
+
+
+def _coco_rows(bundle: zipfile.ZipFile, member: zipfile.ZipInfo) -> list[dict[str, Any]]:
+    """The rows of a JSON file, if it is one of COCO's; else none."""
+    name = PurePosixPath(member.filename).name
+    try:
+        values = orjson.loads(bundle.read(member))
+        return list(coco.rows(values)) if coco.is_coco(values) else []
+    except orjson.JSONDecodeError as error:
+        raise _wrong(f"{name} cannot be read ({str(error)[:80]}).", "Mend it.") from None
+    except BadRow as error:
+        raise _wrong(f"{name} {error}.", "Mend it.") from None
 
 
 def _json_rows(text: str) -> list[Any]:
@@ -120,6 +154,23 @@ def resolve(image: Any, folder: Path) -> Any | None:
     file = folder / image
     inside = file.resolve().is_relative_to(folder.resolve())
     return str(file) if inside and file.is_file() and not file.is_symlink() else None
+
+
+def as_thumbnails(row: Any, folder: Path) -> Any:
+    """The row with small pictures in the place of its images, for a table; an image that cannot be read stays as it is."""
+    if not isinstance(row, dict):
+        return row
+    several = row.get("images") if isinstance(row.get("images"), list) else ()
+    changed = {"image": _thumbnail(row["image"], folder)} if "image" in row else {}
+    return {**row, **changed, **({"images": [_thumbnail(image, folder) for image in several]} if several else {})}
+
+
+def _thumbnail(image: Any, folder: Path) -> Any:
+    try:
+        found = resolve(image, folder)
+        return image if found is None else pictures.picture(found, most=pictures.CELL_PIXELS)
+    except BadRow:
+        return image
 
 
 def _wrong(message: str, fix: str) -> PlanError:

@@ -1,4 +1,4 @@
-"""Files as rows, one at a time, each with its exact line: JSONL, a JSON list, CSV, TSV, Parquet, plain text.
+"""Files as rows, one at a time, each with its exact line: JSONL, a JSON list, CSV, TSV, Parquet, plain text, COCO's JSON.
 
 `rows_of(file)` yields (number, row, problem). The libraries' own readers count rows within a block, so their numbers
 are wrong (`datasets` reported line 500,001 as row 33,250); these are counted from the start of the file. Nothing
@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import orjson
+
+from engine.data import coco
+from engine.data.values import BadRow
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 MAX_LINE_BYTES = 64 * 2**20  # of one row; judgement: the longest book is 20 MB
@@ -39,7 +42,8 @@ class UnreadableFile(ValueError):
 
 def unit(file: Path) -> str:
     """What the numbers of `rows_of` count: "line", or "row" where a file has no lines that a person could go to."""
-    return "row" if file.suffix.lower() == ".parquet" or _is_json_list(file) else "line"
+    without_lines = file.suffix.lower() == ".parquet" or _is_json_list(file) or _coco(file) is not None
+    return "row" if without_lines else "line"
 
 
 def rows_of(file: Path) -> Iterator[Numbered]:
@@ -57,6 +61,8 @@ def rows_of(file: Path) -> Iterator[Numbered]:
             yield from _plain(stream)
         elif _is_json_list(file):
             yield from _list(stream)
+        elif (described := _coco(file)) is not None:
+            yield from _images(described)
         else:
             yield from _lines(stream, several_lines=suffix == ".json")
 
@@ -70,6 +76,31 @@ def _is_json_list(file: Path) -> bool:
         return False
     first_line = start.split(b"\n", 1)[0]
     return not _is_whole(first_line) or b"{" in first_line or first_line.strip() == b"[]"
+
+
+def _coco(file: Path) -> Any | None:
+    """The whole of a COCO file, which is one JSON object; None for any other file."""
+    if file.suffix.lower() != ".json" or file.stat().st_size > MAX_LINE_BYTES:
+        return None
+    content = file.read_bytes().removeprefix(BOM)
+    if not content.lstrip().startswith(b"{") or b'"annotations"' not in content:
+        return None
+    try:
+        values = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    return values if coco.is_coco(values) else None
+
+
+def _images(described: dict[str, Any]) -> Iterator[Numbered]:
+    """A row for each image of a COCO file."""
+    number = 0
+    try:
+        for row in coco.rows(described):
+            number += 1
+            yield number, {"image": row["file_name"], "objects": row["objects"]}, None
+    except BadRow as error:
+        raise UnreadableFile(f"{error}.", "Write it in COCO's layout.") from None
 
 
 def _is_whole(line: bytes) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import orjson
 
 from engine.data import hub, scanning, sources
-from engine.data.formats import Recognition, Row
+from engine.data.formats import Recognition
+from engine.data.values import Row
 from engine.plan import DataSource, PlanError
 
 if TYPE_CHECKING:

@@ -13,9 +13,10 @@ from typing import Any
 
 import orjson
 
-from engine.data import images, sources
-from engine.data.formats import BadRow, EmptyRow, Format, Recognition, Row, UnknownColumns, texts
+from engine.data import images, pictures, sources
+from engine.data.formats import Format, Recognition, texts
 from engine.data.reading import UnreadableFile, rows_of, unit
+from engine.data.values import BadRow, EmptyRow, Row, UnknownColumns, classes_in
 from engine.home import home, write_atomically
 from engine.plan import DataSource, Issue, PlanError
 
@@ -123,19 +124,26 @@ def _read(file: Path, recognition: Recognition) -> Iterator[tuple[int, tuple[For
             continue
         try:
             found, row = recognition.read(raw)
-            if "image" in row:
-                row = _with_image(row, file.parent)
+            if "image" in row or "images" in row:
+                row = _with_images(row, file.parent)
             _refuse_drift(types, row)
             yield number, (found, row)
         except BadRow as error:
             yield number, error
 
 
-def _with_image(row: Row, folder: Path) -> Row:
-    image = images.resolve(row["image"], folder)
-    if image is None:
-        raise BadRow(f"names an image that is not beside the file: {str(row['image'])[:80]}")
-    return {**row, "image": image}
+def _with_images(row: Row, folder: Path) -> Row:
+    found = [_beside(image, folder) for image in (row["images"] if "images" in row else [row["image"]])]
+    row = {**row, "images": found} if "images" in row else {**row, "image": found[0]}
+    pictures.check(row)
+    return row
+
+
+def _beside(image: Any, folder: Path) -> Any:
+    found = images.resolve(image, folder)
+    if found is None:
+        raise BadRow(f"names an image that is not beside the file: {str(image)[:80]}")
+    return found
 
 
 def _read_through(file: Path, recognition: Recognition) -> Scan:
@@ -187,8 +195,9 @@ def _count(tally: _Tally, found: Format, row: Row) -> None:
     tally.characters += size
     if size > tally.longest:
         tally.longest = size
-    if "label" in row and (len(tally.labels) < MOST_LABELS or str(row["label"]) in tally.labels):
-        tally.labels[str(row["label"])] += 1
+    for name in [str(row["label"])] if "label" in row else classes_in(row):
+        if len(tally.labels) < MOST_LABELS or name in tally.labels:
+            tally.labels[name] += 1
 
 
 def _count_problem(tally: _Tally, sentence: str, problem: BadRow) -> None:

@@ -37,7 +37,11 @@ from engine.recipes.causal import (
 
 def dpo_trainer(setup: Setup) -> Trainer:
     """TRL's DPOTrainer. The reference is the untrained adapter, or a second model where there is none."""
-    args = arguments(setup, DPOConfig, max_length=setup.plan.max_length, **own_options(setup.plan))
+    options = own_options(setup.plan, "sft_weight")
+    weight = option_values(setup.plan)["sft_weight"]
+    if weight:
+        options |= {"loss_type": [options["loss_type"], "sft"], "loss_weights": [1.0, weight]}
+    args = arguments(setup, DPOConfig, max_length=setup.plan.max_length, **options)
     return DPOTrainer(args=args, ref_model=load_reference(setup), **trainer_settings(setup))
 
 
@@ -67,14 +71,20 @@ def dpo_loss(model: torch.nn.Module, batch: Batch, plan: Plan, held: Models) -> 
     [batch] numbers only.
     """
     parts = batch["input_ids"], batch["attention_mask"], batch["completion_mask"]
-    chosen, rejected = completion_logps(model, *parts).sum(1).chunk(2)
+    per_token = completion_logps(model, *parts)
+    chosen, rejected = per_token.sum(1).chunk(2)
     if "ref_chosen_logps" in batch:
         reference_chosen, reference_rejected = batch["ref_chosen_logps"], batch["ref_rejected_logps"]
     else:
         with torch.no_grad(), as_reference(model, held):
             reference_chosen, reference_rejected = completion_logps(reference_of(model, held), *parts).sum(1).chunk(2)
     scores = chosen - reference_chosen, rejected - reference_rejected
-    return _pair_loss(plan, *scores, *batch["completion_mask"].sum(1).clamp(min=1).chunk(2)).mean()
+    loss = _pair_loss(plan, *scores, *batch["completion_mask"].sum(1).clamp(min=1).chunk(2)).mean()
+    weight = option_values(plan)["sft_weight"]
+    if not weight:
+        return loss
+    tokens = batch["completion_mask"][:, 1:].chunk(2)[0].sum()
+    return loss - weight * chosen.sum() / tokens
 
 
 def _pair_loss(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from transformers import Trainer
+from transformers import PretrainedConfig, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from engine import build, data
+from engine import build, data, tokenised
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
 from engine.recipes.causal import arguments, to_dataset, token_batch
@@ -36,15 +36,39 @@ def whole_text(row: Row) -> str:
 
 
 def _trainer(setup: Setup, train: list[Row], held_out: list[Row], **changes: object) -> Trainer:
+    """The trainer, with the rows as an earlier start has tokenised them; else it does, and they are kept."""
     plan = setup.plan
     settings = {"max_length": plan.max_length, "packing": plan.packing} | changes
-    return SFTTrainer(
+    depends_on = settings | {"seed": plan.seed}  # packing mixes the rows
+    names = [tokenised.name_of(rows, setup.processor, depends_on) for rows in (train, held_out)]
+    ready = [tokenised.kept(name) if rows else None for name, rows in zip(names, (train, held_out), strict=True)]
+    if ready[0] is not None and (ready[1] is not None or not held_out):
+        settings["dataset_kwargs"] = {"skip_prepare_dataset": True}
+    else:
+        ready = [to_dataset(rows) if rows else None for rows in (train, held_out)]
+    trainer = SFTTrainer(
         model=setup.model,
         args=arguments(setup, SFTConfig, **settings),
         processing_class=setup.processor,
-        train_dataset=to_dataset(train),
-        eval_dataset=to_dataset(held_out) if held_out else None,
+        train_dataset=ready[0],
+        eval_dataset=ready[1],
     )
+    for name, rows in zip(names, (trainer.train_dataset, trainer.eval_dataset), strict=True):
+        if rows is not None:
+            tokenised.keep(name, rows)
+    return trainer
+
+
+def dry_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
+    """input_ids, attention_mask and labels, each int64 [batch, length]; no mask where no row is padded.
+
+    Transformers sees that such a mask is all ones and does without (`masking_utils._ignore_causal_mask_sdpa`, 5.23), which
+    fake tensors cannot show it.
+    """
+    parts = token_batch(config, plan, batch, length)
+    if batch == 1 or plan.packing:
+        del parts["attention_mask"]
+    return parts
 
 
 def prepare(model: torch.nn.Module, plan: Plan) -> None:
@@ -55,10 +79,15 @@ def prepare(model: torch.nn.Module, plan: Plan) -> None:
 
 def loss(model: torch.nn.Module, batch: Batch, plan: Plan, held: Models) -> torch.Tensor:
     """Mean negative log-likelihood of the labelled tokens."""
-    return build.full_loss(model, batch) if plan.loss == "full" else build.sft_loss(model, batch)
+    if plan.loss == "chunked":
+        return build.sft_loss(model, batch)
+    return LOSSES_OF_ALL_LOGITS[plan.loss](model, batch, keep_outputs=plan.keep_outputs)
+
+
+LOSSES_OF_ALL_LOGITS = {"full": build.full_loss, "shifted": build.shifted_loss}
 
 
 RECIPES = {
-    "sft": Recipe(make_trainer=sft_trainer, dry_batch=token_batch, dry_loss=loss, prepare=prepare),
-    "dapt": Recipe(make_trainer=dapt_trainer, dry_batch=token_batch, dry_loss=loss, prepare=prepare),
+    "sft": Recipe(make_trainer=sft_trainer, dry_batch=dry_batch, dry_loss=loss, prepare=prepare),
+    "dapt": Recipe(make_trainer=dapt_trainer, dry_batch=dry_batch, dry_loss=loss, prepare=prepare),
 }

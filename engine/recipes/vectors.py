@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArguments
 
+from engine.data.pictures import open_image
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
 from engine.recipes.causal import arguments, ones
-from engine.recipes.images import open_image, pixel_shape
+from engine.recipes.images import pixel_shape
 
 Pair = tuple[torch.Tensor, torch.Tensor]  # unit vectors [batch, width] of the two sides
 PARTS = ("input_ids", "attention_mask")

@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from transformers import PretrainedConfig, Trainer, TrainingArguments
 
-from engine import build
+from engine import build, encode
+from engine.data.pictures import open_image
 from engine.plan import Plan
-from engine.recipes import Batch, Models, Recipe, Row, Setup
+from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
 from engine.recipes.causal import arguments, ones
-from engine.recipes.images import open_image, pixel_shape, vision_config
+from engine.recipes.images import pixel_shape, vision_config
 from engine.recipes.labels import IGNORED, accuracy, own_loss
 
 _NO_COUNT = "TRANSFORMERS_DISABLE_TORCH_CHECK"  # read by transformers 5 at each check
-DESCRIBE = "Describe the image."  # the question behind a caption
 
 
 def _trainer(setup: Setup, collate: Any, metrics: Any = None) -> Trainer:
@@ -57,68 +57,82 @@ def class_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -
     return {"pixel_values": torch.zeros(pixel_shape(config, batch)), "labels": torch.zeros(batch, dtype=torch.int64)}
 
 
-# --- words about an image -------------------------------------------------------------------------------------------
+# --- words about images ---------------------------------------------------------------------------------------------
 
 
 def words_trainer(setup: Setup) -> Trainer:
-    """Captions, or answers to questions: only the answer's words count."""
+    """Captions, answers to questions, chats about images: only the words of the last answer count."""
 
     def collate(rows: list[Row]) -> Batch:
-        images = [open_image(row["image"]) for row in rows]
-        return answer_batch(setup.processor, images, [question_and_answer(row) for row in rows], setup.plan.max_length)
+        return answer_batch(setup.processor, [images_of(row) for row in rows], [encode.image_chat(row) for row in rows])
 
     return _trainer(setup, collate)
 
 
-def question_and_answer(row: Row) -> tuple[str, str]:
-    """What is asked about the image, and the answer."""
-    return (row["question"], row["answer"]) if "question" in row else (DESCRIBE, row["text"])
+def images_of(row: Row) -> list[Any]:
+    """The row's images, opened, in the order of its text."""
+    return [open_image(image) for image in (row["images"] if "images" in row else [row["image"]])]
 
 
-def answer_batch(processor: Any, images: list[Any], turns: list[tuple[str, str]], max_length: int) -> Batch:
-    """The inputs of a vision-language model with the answers as labels.
+def answer_batch(processor: Any, images: list[list[Any]], chats: list[list[Row]]) -> Batch:
+    """The inputs of a vision-language model with the last answers as labels.
 
-    Models with a chat template get question and answer as a chat with the image; others (BLIP) get the words alone.
+    Models with a chat template get the chat, in which the images have their places; others (BLIP) get the answer alone.
+
+    Args:
+        images: of each row, as its chat names them.
+        chats: messages whose content is a list of parts, as chat templates read them; the last one is the answer.
     """
     tokenizer = processor.tokenizer
     if getattr(processor, "chat_template", None) is None:
-        batch = _processed(processor, images, [answer for _, answer in turns], max_length)
+        batch = processed(processor, images, [encode.words_of(chat[-1]) for chat in chats])
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
         return batch | {"labels": labels}
     tokenizer.padding_side = "right"  # so that the prompt is the beginning of each row
-    prompts = [_chat(processor, question) for question, _ in turns]
-    end = tokenizer.eos_token or ""
-    whole = [prompt + answer + end for prompt, (_, answer) in zip(prompts, turns, strict=True)]
-    batch = _processed(processor, images, whole, max_length)
-    lengths = _processed(processor, images, prompts, max_length)["attention_mask"].sum(1)
+    prompts = [chat_prompt(processor, chat[:-1]) for chat in chats]
+    whole = [encode.answered(prompt, chat, tokenizer) for prompt, chat in zip(prompts, chats, strict=True)]
+    batch = processed(processor, images, whole)
+    lengths = processed(processor, images, prompts)["attention_mask"].sum(1)
     positions = torch.arange(batch["input_ids"].size(1)).unsqueeze(0)
     not_answer = (batch["attention_mask"] == 0) | (positions < lengths.unsqueeze(1))
     return batch | {"labels": batch["input_ids"].masked_fill(not_answer, IGNORED)}
 
 
-def _chat(processor: Any, question: str) -> str:
-    content = [{"type": "image"}, {"type": "text", "text": question}]
-    return processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
+def chat_prompt(processor: Any, chat: list[Row]) -> str:
+    """A chat as a text, up to where the answer begins."""
+    return processor.apply_chat_template(chat, add_generation_prompt=True)
 
 
-def _processed(processor: Any, images: list[Any], texts: list[str], max_length: int) -> Batch:
+def processed(processor: Any, images: list[list[Any]], texts: list[str]) -> Batch:
+    """What the model reads of texts and their images."""
     # Not cut to max_length: a row that is cut inside of its image cannot be read at all.
-    nested = [[image] for image in images] if getattr(processor, "chat_template", None) else images
-    return dict(processor(images=nested, text=texts, padding=True, return_tensors="pt"))
+    if getattr(processor, "chat_template", None) is None:
+        images = [row[0] for row in images]
+    return dict(processor(images=images, text=texts, padding=True, return_tensors="pt"))
 
 
 def words_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
-    """Text int64 [batch, length] that begins with the image's tokens, its labels, and the image's pixels."""
-    ids = ones(batch, length)
-    image_token = getattr(config, "image_token_id", None)
-    if image_token is not None:
+    """Text that begins with its image's tokens, int64 [batch, image tokens + length], its labels, and what is seen.
+
+    `length` is that of the words: rows are not cut, and an image's tokens come on top.
+    """
+    taken = image_tokens(config, plan)
+    ids = ones(batch, taken + length)
+    if taken:
         # Where the image's tokens stand is data; that there are as many as the vision tower gives is what counts.
-        ids[:, : min(image_tokens(config), length)] = image_token
+        ids[:, :taken] = config.image_token_id
+    if grids.has_grid(config):
+        places = torch.zeros(3, batch, taken + length, dtype=torch.int64)
+        seen = grids.image_inputs(config, plan, batch) | {"position_ids": places}
+    elif tiles.has_tiles(config):
+        seen = tiles.image_inputs(config, plan, batch)
+    else:
+        seen = {"pixel_values": torch.zeros(pixel_shape(config, batch))}
     return {
         "input_ids": ids,
-        "attention_mask": ones(batch, length),
-        "labels": ones(batch, length),
-        "pixel_values": torch.zeros(one_per_row(config, batch)),
+        "attention_mask": ones(batch, taken + length),
+        "labels": ones(batch, taken + length),
+        **seen,
     }
 
 
@@ -126,28 +140,28 @@ def words_loss(model: torch.nn.Module, batch: Batch, plan: Plan, held: Models) -
     """The model's own loss. Models count their image tokens first, which a dry run without numbers cannot."""
     kept = os.environ.get(_NO_COUNT)
     os.environ[_NO_COUNT] = "1"
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
     try:
-        return own_loss(model, batch, plan, held)
+        with grids.images_first(base, image_tokens(base.config, plan)):
+            return own_loss(model, tiles.seen_first(model, batch) if tiles.has_tiles(base.config) else batch, plan, held)
     finally:
         os.environ.pop(_NO_COUNT) if kept is None else os.environ.update({_NO_COUNT: kept})
 
 
-def image_tokens(config: PretrainedConfig) -> int:
-    """How many tokens of a text an image takes: what the config says, or the patches of the vision tower.
-
-    Idefics3 and SmolVLM fold `scale_factor` squared patches into one token.
-    """
+def image_tokens(config: PretrainedConfig, plan: Plan) -> int:
+    """How many tokens of a text an image takes: what the config says, or the patches of the vision tower; 0 where the
+    image is not among the words (BLIP)."""
+    if getattr(config, "image_token_id", None) is None:
+        return 0
+    if grids.has_grid(config):
+        return grids.image_tokens(config, plan)
+    if tiles.has_tiles(config):
+        return tiles.image_tokens(config, plan)
     for name in ("mm_tokens_per_image", "image_seq_length"):
         if getattr(config, name, None):
             return int(getattr(config, name))
     vision = vision_config(config)
-    return (vision.image_size // vision.patch_size) ** 2 // getattr(config, "scale_factor", 1) ** 2
-
-
-def one_per_row(config: PretrainedConfig, batch: int) -> tuple[int, ...]:
-    """The shape of the pixels: Idefics3 and SmolVLM take [batch, images, channels, height, width]."""
-    shape = pixel_shape(config, batch)
-    return (shape[0], 1, *shape[1:]) if hasattr(config, "scale_factor") else shape
+    return (vision.image_size // vision.patch_size) ** 2
 
 
 RECIPES = {

@@ -135,7 +135,7 @@ def test_no_value_of_any_field_makes_the_checks_fail(field: str, value: object) 
         ({"method": "prompt_tuning", "packing": True}, "packing", "several rows"),
         ({"method": "trainable_tokens"}, "token_indices", "empty"),
         ({"method": "oft", "method_options": {"r": 8, "oft_block_size": 32}}, "r", "two ways"),
-        ({"method": "lora", "method_options": {"init_lora_weights": "eva"}}, "init_lora_weights", "pass over the data"),
+        ({"method": "lora", "method_options": {"init_lora_weights": "eva"}}, "init_lora_weights", "more than the weights"),
         ({"method": "pissa", "method_options": {"use_dora": True}}, "use_dora", "saved as LoRA"),
         ({"method": "osf", "quantization": "nf4"}, "quantization", "unpacked"),
         ({"method": "full", "quantization": "nf4"}, "quantization", "cannot be trained"),

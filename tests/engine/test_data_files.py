@@ -318,7 +318,7 @@ def test_rows_of_a_config_and_a_split_are_streamed_and_no_script_is_run(set_with
 
 def test_a_fetched_set_is_a_file_like_any_other(monkeypatch: pytest.MonkeyPatch) -> None:
     where = DataSource(path="someone/rows", config="first", split="test")
-    monkeypatch.setattr(hub, "_refuse_if_unreachable", lambda source: None)  # stands for the network alone
+    monkeypatch.setattr(hub, "_refuse_if_refused", lambda source: None)  # stands for the network alone
     monkeypatch.setattr(hub, "_stream", lambda source: iter([{"text": "a"}, {"text": "b"}]))
     data.fetch(where)
     assert data.load((where,)) == [{"text": "a"}, {"text": "b"}]

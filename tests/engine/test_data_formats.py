@@ -10,7 +10,7 @@ import pytest
 
 from engine import data
 from engine.data import FORMATS, SHAPES, Format, Recognition
-from engine.data.formats import BadRow, EmptyRow
+from engine.data.values import BadRow, EmptyRow
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource
 

@@ -42,12 +42,11 @@ def test_the_cause_behind_a_wrapped_fault_is_found() -> None:
 
 
 class StubHub(http.server.BaseHTTPRequestHandler):
-    """A model hub that answers as the real one does to repositories that are absent, gated or private."""
+    """A model hub that answers as the real one does to repositories that are absent (`test_hub.py` has its other answers)."""
 
     def do_HEAD(self) -> None:
-        kind = "gated" if "gated" in self.path else "absent"
-        self.send_response(403 if kind == "gated" else 404)
-        self.send_header("X-Error-Code", "GatedRepo" if kind == "gated" else "RepoNotFound")
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
         self.send_header("Content-Length", "0")
         self.end_headers()
 
@@ -79,12 +78,3 @@ def estimate_error(model: str, endpoint: str, tmp_path: Path) -> str:
 
 def test_a_model_that_does_not_exist(stub_hub: str, tmp_path: Path) -> None:
     assert estimate_error("nobody/nothing", stub_hub, tmp_path).startswith("model: does not exist on the hub")
-
-
-def test_a_gated_model(stub_hub: str, tmp_path: Path) -> None:
-    assert estimate_error("somebody/gated", stub_hub, tmp_path).startswith("model: is gated")
-
-
-def test_a_hub_that_cannot_be_reached(tmp_path: Path) -> None:
-    said = estimate_error("somebody/something", "http://127.0.0.1:9", tmp_path)
-    assert said.startswith("model: is not on this computer, and the hub cannot be reached")

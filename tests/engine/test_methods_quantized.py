@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import attach, build
+from engine import attach, build, merge
 from engine.methods import METHODS
 from engine.plan import Plan
 from tests import tiny_models
@@ -67,4 +67,21 @@ def test_a_step_trains_and_is_saved(method: str, kind: str, folder: Path, tmp_pa
     batch = tiny_models.batch_of(FAMILY)
     with torch.no_grad():
         found = again(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits[:, -length:].float()
+    assert (found - expected).abs().max() < 0.05  # bf16 keeps 8 bits of logits below 4
+
+
+@pytest.mark.parametrize("method", ["lora", "ia3", "miss", "oft", "hira", "vera", "ln_tuning"])
+def test_merged_into_the_unpacked_weights_it_answers_the_same(method: str, folder: Path, tmp_path: Path) -> None:
+    options = tiny_models.TINY_OPTIONS.get(method, {})
+    plan = Plan(model=str(folder), method=method, method_options=options, quantization="nf4", precision="fp32")
+    model = build.build(plan, "cpu").eval()
+    draw = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter += 0.02 * torch.randn(parameter.shape, generator=draw).to(parameter.dtype)
+        expected = mixed(model).logits.float()
+        attach.save(model, tmp_path / "adapter")
+        merged = attach.merge(attach.load(merge.unpacked_base(plan), tmp_path / "adapter")).eval()
+        found = merged(input_ids=tiny_models.batch_of(FAMILY)["input_ids"]).logits
     assert (found - expected).abs().max() < 0.05  # bf16 keeps 8 bits of logits below 4

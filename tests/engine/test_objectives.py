@@ -22,7 +22,7 @@ from engine.tasks import TASKS
 # Options that are this program's own: what the trainers take as arguments, or what our recipes compute.
 OWN = {
     "reward_funcs", "pattern", "target_length", "reward_model", "policy_trainer", "teacher", "mlm_probability",
-    "max_target_length",
+    "max_target_length", "sft_weight",
 }  # fmt: skip
 
 

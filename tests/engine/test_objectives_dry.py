@@ -32,6 +32,7 @@ def losses() -> list[tuple[str, dict[str, Any]]]:
         ("sft", {}),
         ("dapt", {}),
         *(("dpo", {"loss_type": kind, "label_smoothing": 0.1 if kind == "robust" else 0.0}) for kind in pair_losses),
+        ("dpo", {"sft_weight": 0.5}),
         ("kto", {}),
         ("kto", {"loss_type": "apo_zero_unpaired"}),
         ("orpo", {}),

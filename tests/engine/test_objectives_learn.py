@@ -41,6 +41,7 @@ ON_DEMOS: dict[str, tuple[str, dict[str, Any], float]] = {
     "seq2seq": ("phrases", {"max_steps": 110, "learning_rate": 5e-3, "method": "full", "max_length": 48}, 0.2),
     "sentence_embeddings": ("alike", {"max_steps": 20, "learning_rate": 3e-3, "max_length": 32}, 0.15),
     "image_classification": ("shapes", {"max_steps": 50, "learning_rate": 5e-3}, 0.3),
+    "object_detection": ("boxes", {"max_steps": 40, "learning_rate": 5e-3}, 0.3),
     "clip": ("captions", {"max_steps": 60, "learning_rate": 1e-3, "method": "full", "max_length": 32}, 0.1),
     "captioning": ("captions", {"max_steps": 25, "learning_rate": 2e-3, "method": "full"}, 0.05),
     "vqa": ("questions", {"max_steps": 20, "learning_rate": 2e-3, "method": "full"}, 0.05),

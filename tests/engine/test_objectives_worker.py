@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from engine import events, merge
+from engine import events, examples, merge
 from engine.answer import Pair, reply_to
+from engine.data.pictures import Box
 from engine.demos import DEMOS
 from engine.objectives import OBJECTIVES
+from engine.plan import PlanError
 from tests.conftest import log_of, run_to_its_end
 
-# Demo -> (most steps, what is left behind, a prompt for Try or None where an image would have to be shown).
+# Demo -> (most steps, what is left behind, a prompt for Try or None where an image is shown).
 CASES = {
     "topics": (20, "adapter", "What does a baker do?"),
     "voices": (6, "adapter", "What colour is the sky?"),
     "captions": (6, "model", None),
+    "boxes": (12, "adapter", None),
 }
 
 
 @pytest.mark.trains
 @pytest.mark.parametrize("key", CASES)
-def test_the_worker_trains_other_objectives(key: str) -> None:
+def test_the_worker_trains_other_objectives(key: str, tmp_path: Path) -> None:
     steps, left, prompt = CASES[key]
     plan = DEMOS[key].plan().with_(max_steps=steps, precision="fp32", warmup_ratio=0.0)
     run = run_to_its_end(plan)
@@ -35,11 +40,24 @@ def test_the_worker_trains_other_objectives(key: str) -> None:
     assert all(event["samples_per_second"] > 0 for event in seen if event["kind"] == "step")
     assert (run.folder / left).is_dir()
     assert not (run.folder / "adapter" / "ref").exists(), "the reference is no result"
-    if prompt is not None:
-        reply = list(reply_to(Pair(run.folder), {"prompt": prompt, "max_new_tokens": 8}))[-1]
-        assert reply["done"]
-        assert reply["base"]
-        assert reply["tuned"]
+    asked = {"prompt": prompt or "", "max_new_tokens": 8}
+    if prompt is None:
+        examples.of(plan)[0].image.save(tmp_path / "held_out.png")
+        asked["image"] = str(tmp_path / "held_out.png")
+    pair = Pair(run.folder)
+    reply = list(reply_to(pair, asked))[-1]
+    assert reply["done"]
+    assert reply["base"]
+    assert reply["tuned"]
+    if key == "boxes":
+        boxes = [Box(**box) for box in reply["tuned_boxes"]]
+        assert {box.label for box in boxes} <= {"circle", "cross", "square", "triangle"}
+        assert all(0.5 <= box.share <= 1 and 0 < box.width < 1 for box in boxes)
+    if "image" in asked:
+        (tmp_path / "broken.png").write_bytes(b"no image")
+        for image, said in ((None, "image: is not chosen"), (str(tmp_path / "broken.png"), "image: cannot be read")):
+            with pytest.raises(PlanError, match=said):
+                list(reply_to(pair, asked | {"image": image}))
 
 
 @pytest.mark.parametrize("key", ["pirate", "voices", "thumbs", "prompts", "velmora_text"])

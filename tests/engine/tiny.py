@@ -45,6 +45,7 @@ FAMILIES = {
     "seq2seq": "demo/seq2seq",
     "sentence-embedding": "demo/encoder",
     "image-classification": "demo/vit",
+    "object-detection": "demo/yolos",
     "image-text-contrastive": "demo/clip",
     "image-text-to-text": "demo/vlm",
 }

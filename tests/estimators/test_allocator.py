@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from estimators.allocator import MIB, CachingAllocator, most_reserved
+
+Moves = list[tuple[int, int]]  # (name, bytes, or -1 to free)
+
+
+def after(moves: Moves) -> CachingAllocator:
+    """An allocator that has made these moves."""
+    allocator = CachingAllocator()
+    allocator.replay(*arrays(moves))
+    return allocator
+
+
+def arrays(moves: Moves) -> tuple[np.ndarray, np.ndarray]:
+    names, sizes = np.array(moves, dtype=np.int64).reshape(-1, 2).T
+    return names, sizes
 
 
 @pytest.mark.parametrize(
@@ -21,49 +36,47 @@ from estimators.allocator import MIB, CachingAllocator, most_reserved
     ],
 )
 def test_a_first_request_takes_its_segment(size: int, segment: int) -> None:
-    allocator = CachingAllocator()
-    allocator.allocate("a", size)
+    allocator = after([(0, size)])
     assert allocator.reserved == segment
     assert allocator.allocated >= size
 
 
 def test_small_requests_share_a_segment() -> None:
-    allocator = CachingAllocator()
-    for name in range(4096):
-        allocator.allocate(name, 512)
-    assert allocator.reserved == allocator.allocated == 2 * MIB
-    allocator.allocate("one more", 1)
-    assert allocator.reserved == 4 * MIB
+    full = [(name, 512) for name in range(4096)]
+    assert after(full).reserved == after(full).allocated == 2 * MIB
+    assert after([*full, (5000, 1)]).reserved == 4 * MIB
 
 
 def test_freed_memory_is_used_again_and_neighbours_are_merged() -> None:
-    allocator = CachingAllocator()
-    allocator.allocate("a", 8 * MIB)
-    allocator.allocate("b", 8 * MIB)
-    assert allocator.reserved == 20 * MIB
-    allocator.free("a")
-    allocator.free("b")
-    allocator.allocate("both", 9 * MIB + MIB // 2)
-    allocator.allocate("rest", 9 * MIB)
-    assert allocator.reserved == 20 * MIB
+    two = [(0, 8 * MIB), (1, 8 * MIB)]
+    assert after(two).reserved == 20 * MIB
+    assert after([*two, (0, -1), (1, -1), (2, 9 * MIB + MIB // 2), (3, 9 * MIB)]).reserved == 20 * MIB
 
 
 def test_a_gap_that_is_too_small_costs_a_new_segment() -> None:
-    allocator = CachingAllocator()
-    allocator.allocate("a", 100 * MIB)
-    allocator.free("a")
-    allocator.allocate("b", 60 * MIB)
-    allocator.allocate("c", 60 * MIB)
-    assert allocator.reserved == 160 * MIB
+    assert after([(0, 100 * MIB), (0, -1), (1, 60 * MIB), (2, 60 * MIB)]).reserved == 160 * MIB
+
+
+def test_the_smallest_block_that_is_large_enough_is_taken() -> None:
+    made = [(name, size * MIB) for name, size in enumerate((40, 12, 30))]
+    freed = [(name, -1) for name in range(3)]
+    again = [(3, 29 * MIB), (4, 11 * MIB), (5, 39 * MIB)]
+    assert after([*made, *freed, *again]).reserved == 82 * MIB
+
+
+def test_a_rest_of_at_most_1_mib_stays_with_its_large_block() -> None:
+    kept = [(0, 20 * MIB), (0, -1), (1, 19 * MIB)]
+    assert after(kept).allocated == 20 * MIB
+    assert after([*kept, (1, -1), (2, 19 * MIB - 512)]).allocated == 19 * MIB - 512
 
 
 def test_batches_of_other_lengths_cost_fragmentation() -> None:
-    def step(size: int) -> list[tuple[str, int]]:
-        names = [f"layer {layer}" for layer in range(20)]
-        return [(name, size) for name in names] + [(name, -1) for name in names]
+    def step(size: int) -> tuple[np.ndarray, np.ndarray]:
+        return arrays([(name, size) for name in range(20)] + [(name, -1) for name in range(20)])
 
-    same = most_reserved([step(50 * MIB)] * 3, held=[])
-    varied = most_reserved([step(30 * MIB), step(50 * MIB), step(30 * MIB), step(50 * MIB)], held=[])
+    nothing = np.array([], dtype=np.int64)
+    same = most_reserved([step(50 * MIB)] * 3, nothing)
+    varied = most_reserved([step(30 * MIB), step(50 * MIB), step(30 * MIB), step(50 * MIB)], nothing)
     assert same == 1000 * MIB
     assert varied > same
 
@@ -72,18 +85,21 @@ sizes = st.integers(min_value=1, max_value=64 * MIB)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), sizes), max_size=60))
-def test_what_is_reserved_always_holds_what_is_allocated(moves: list[tuple[int, int]]) -> None:
-    allocator = CachingAllocator()
-    held: dict[int, int] = {}
-    for name, size in moves:
-        if name in held:
-            allocator.free(name)
-            del held[name]
+def test_what_is_reserved_always_holds_what_is_allocated(wishes: list[tuple[int, int]]) -> None:
+    moves: Moves = []
+    held: dict[int, tuple[int, int]] = {}  # slot -> (name, bytes)
+    for name, (slot, size) in enumerate(wishes):
+        if slot in held:
+            moves.append((held.pop(slot)[0], -1))
         else:
-            allocator.allocate(name, size)
-            held[name] = size
-        assert sum(held.values()) <= allocator.allocated <= allocator.reserved <= allocator.most_reserved
-    for name in held:
-        allocator.free(name)
-    assert allocator.allocated == 0
-    assert sum(size for pool in allocator._free.values() for size, _ in pool) == allocator.reserved
+            moves.append((name, size))
+            held[slot] = name, size
+        allocator = after(moves)
+        assert sum(size for _, size in held.values()) <= allocator.allocated <= allocator.reserved
+    moves += [(name, -1) for name, _ in held.values()]
+    assert after(moves).allocated == 0
+
+
+def test_what_a_step_leaves_behind_is_freed_before_the_next() -> None:
+    leaving = arrays([(0, 50 * MIB)])
+    assert most_reserved([leaving, leaving], np.array([30 * MIB, 0])) == 80 * MIB

@@ -8,7 +8,7 @@ import pytest
 
 from engine import hardware
 from engine.plan import Plan
-from estimators import sharding
+from estimators import overhead, sharding
 from estimators.dryrun import Shape, dry_run
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
@@ -191,5 +191,5 @@ def test_ddp_of_a_lora_scales_as_measured_but_for_uneven_rows(gpu: str, n: int, 
 def test_nvlink_is_faster_than_pcie_and_both_have_a_range() -> None:
     sxm, pcie = (sharding.link(hardware.find_gpu(name)) for name in ("A100 80GB SXM", "A100 80GB PCIe"))
     assert sxm[0] * sxm[1].likely > 5 * pcie[0] * pcie[1].likely
-    assert sharding.nccl_bytes(8) == 392 * 2**20
-    assert sharding.nccl_bytes(1) == 0
+    assert overhead.nccl_bytes(8) == 392 * 2**20
+    assert overhead.nccl_bytes(1) == 0

@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import gradio_client
@@ -17,7 +17,11 @@ from gradio_client.exceptions import AppError
 from engine import hardware
 from engine.demos import first_plan
 from engine.methods import METHODS
-from engine.plan import THIS_MACHINE
+from engine.plan import THIS_MACHINE, Plan
+from estimators import client
+from estimators.client import Estimator
+from estimators.limits import LIMITED
+from ui import api
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")
@@ -104,6 +108,45 @@ def test_gated_models_say_so(app: gradio_client.Client) -> None:
     assert all(model["gated"] for model in found)
 
 
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "vocab_size": 64,
+    "max_position_embeddings": 256,
+}
+
+
+@pytest.fixture(scope="module")
+def endpoints() -> Iterator[dict[str, Callable[..., dict]]]:
+    """The functions behind the endpoints, with a process of their own."""
+    estimator = Estimator()
+    yield {function.__name__: function for function in api.endpoints(estimator)}
+    estimator.close()
+
+
+def test_limits_are_those_of_the_model(endpoints: dict[str, Callable[..., dict]]) -> None:
+    plan = Plan(model=TINY, method="full", gpu="RTX 2060", precision="fp16", max_length=64, per_device_train_batch_size=4)
+    found = {row["field"]: row for row in endpoints["limits"](plan.to_json())["limits"]}
+    assert list(found) == list(LIMITED)
+    assert found["per_device_train_batch_size"]["value"] > 4
+    assert found["max_length"]["value"] > 64
+
+
+def test_which_methods_has_a_row_for_each(endpoints: dict[str, Callable[..., dict]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three of them: all take half a minute."""
+    monkeypatch.setattr(client, "METHODS", {key: METHODS[key] for key in ("full", "lora", "bitfit")})
+    plan = Plan(model=TINY, gpu="RTX 4090", precision="bf16", max_length=64)
+    rows = {row["key"]: row for row in endpoints["which_methods"](plan.to_json())["methods"]}
+    assert list(rows) == ["full", "lora", "bitfit"]
+    assert rows["full"]["trainable_params"] == rows["full"]["total_params"] > rows["lora"]["trainable_params"]
+    assert rows["lora"]["fits"] == "yes"
+    assert rows["bitfit"]["memory"] is None
+    assert "bias" in rows["bitfit"]["note"]
+
+
 def test_mcp_needs_its_package(tmp_path: Path) -> None:
     script = "import sys, importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'mcp' else f(n, *a)\n"
     script += "import app; sys.exit(app.main(['--mcp', '--port', '7963']))"
@@ -114,9 +157,6 @@ def test_mcp_needs_its_package(tmp_path: Path) -> None:
 
 
 def test_nothing_that_changes_anything_is_a_tool() -> None:
-    from estimators.client import Estimator
-    from ui import api
-
     blocks = api.tools(Estimator())
     names = set(blocks.get_api_info()["named_endpoints"])
     assert names == {f"/{function.__name__}" for function in api.endpoints(Estimator())}

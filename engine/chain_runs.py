@@ -1,0 +1,286 @@
+"""Chains in the background: started, listed, stopped and resumed; and the process that conducts one.
+
+`python -m engine.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other. It is a
+process group of its own, holds the folder's lock for as long as it lives and needs no server. What it has done is in
+its `events.jsonl`, so a chain that was cut off goes on where it was: a finished stage is never run again, and a stage
+that is still training is waited for.
+
+A chain has no row in the lifecycle file: its folder says everything (`state`), as that of a merge does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+import filelock
+
+from engine import chains, events, runs, workers
+from engine.chains import Chain, Progress
+from engine.events import Event, EventLog
+from engine.faults import in_plain_words
+from engine.home import home, write_atomically
+from engine.plan import Issue, PlanError
+from engine.runs import Run
+
+CHAIN_FILE = "chain.json"
+LOCK_FILE = "conductor.lock"
+LOG_FILE = "conductor.log"
+CHAIN_ID = re.compile(r"^[0-9a-f]{32}$")
+START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
+SECONDS_BETWEEN_TRIES = 1.0  # while another run is under way
+ACTIVE = ("starting", "running")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChainRun:
+    """A chain that was started, as its folder tells of it.
+
+    `state` is starting | running | finished | stopped | failed | interrupted; `stage` is the number of the stage under
+    way, or of the last one, from 0.
+    """
+
+    id: str
+    name: str
+    created: float  # seconds since 1970
+    chain: Chain
+    state: str
+    stage: int = 0
+    message: str = ""
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def folder(self) -> Path:
+        return folder_of(self.id)
+
+    @property
+    def is_active(self) -> bool:
+        return self.state in ACTIVE
+
+    @property
+    def run_id(self) -> str | None:
+        """The run of the stage under way, or of the last one that was started."""
+        return self.progress.runs.get(self.stage)
+
+
+# --- what there is --------------------------------------------------------------------------------------------------
+
+
+def chains_folder() -> Path:
+    """The folder of all chains, made if it is absent."""
+    path = home() / "chains"
+    path.mkdir(exist_ok=True)
+    return path
+
+
+def folder_of(chain_id: str) -> Path:
+    """The folder of a chain. Raises `PlanError` for words that are no id of a chain."""
+    if not CHAIN_ID.match(chain_id):
+        raise PlanError([Issue(field="chain", message="there is no such chain.", fix="Choose one of the list.")])
+    return chains_folder() / chain_id
+
+
+def get(chain_id: str) -> ChainRun | None:
+    """The chain with this id, or None."""
+    if not CHAIN_ID.match(chain_id) or not (folder_of(chain_id) / CHAIN_FILE).is_file():
+        return None
+    told = json.loads((folder_of(chain_id) / CHAIN_FILE).read_text(encoding="utf-8"))
+    happened, _ = events.since(folder_of(chain_id))
+    state, message = _state(chain_id, happened)
+    done = progress(happened)
+    return ChainRun(
+        id=chain_id,
+        name=told["name"],
+        created=told["created"],
+        chain=chains.from_dict(told["chain"]),
+        state=state,
+        stage=max([0, *done.runs]),
+        message=message,
+        progress=done,
+    )
+
+
+def all_chains() -> list[ChainRun]:
+    """Every chain, the newest first; one that cannot be read any more is left out."""
+    found: list[ChainRun] = []
+    for folder in chains_folder().iterdir():
+        with contextlib.suppress(PlanError, ValueError, KeyError):
+            chain = get(folder.name)
+            found += [chain] if chain is not None else []
+    return sorted(found, key=lambda chain: chain.created, reverse=True)
+
+
+def progress(happened: list[Event]) -> Progress:
+    """What a chain's events say was done."""
+    return Progress(
+        runs={event["number"]: event["run"] for event in happened if event["kind"] in ("stage", "result")},
+        results={event["number"]: event["model"] for event in happened if event["kind"] == "result"},
+        report=tuple({event["row"]["when"]: event["row"] for event in happened if event["kind"] == "looked"}.values()),
+    )
+
+
+def _state(chain_id: str, happened: list[Event]) -> tuple[str, str]:
+    """(state, the last message) from the events and the lock."""
+    last = happened[-1] if happened else {"kind": "queued", "time": 0.0}
+    message = str(last.get("message", ""))
+    if last["kind"] in events.ENDINGS:
+        return last["kind"], message
+    if workers.lock_is_held(folder_of(chain_id), LOCK_FILE):
+        return "running", message
+    if last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS:
+        return "starting", message
+    return "interrupted", "The chain was cut off. Resume it: finished stages are kept."
+
+
+# --- starting, resuming, stopping -----------------------------------------------------------------------------------
+
+
+def start(chain: Chain, *, name: str = "") -> ChainRun:
+    """Write the chain's folder and start its conductor.
+
+    Raises:
+        PlanError: a stage is not sound as far as that can be told before the stages before it have run, or another
+            chain is under way.
+    """
+    problems = chains.check(chain)
+    if problems:
+        raise PlanError(problems)
+    _refuse_a_second()
+    chain_id = secrets.token_hex(16)
+    folder_of(chain_id).mkdir()
+    told = {"name": name.strip() or chains.default_name(chain), "created": time.time(), "chain": chains.to_dict(chain)}
+    write_atomically(folder_of(chain_id) / CHAIN_FILE, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
+    return _launch(chain_id)
+
+
+def resume(chain_id: str) -> ChainRun:
+    """Go on with a chain that was stopped, failed or was cut off. Raises `PlanError` if there is nothing to go on with."""
+    chain = get(chain_id)
+    if chain is None or chain.is_active or chain.state == "finished":
+        raise PlanError([Issue(field="chain", message="is not waiting to be resumed.", fix="Choose a chain that ended early.")])
+    _refuse_a_second()
+    return _launch(chain_id)
+
+
+def stop(chain_id: str) -> None:
+    """Ask the conductor to stop, which stops the stage under way and keeps what it has learned. Returns at once.
+
+    Where the conductor is gone, the stage that it left running is stopped.
+    """
+    chain = get(chain_id)
+    if chain is None:
+        return
+    begun = [event for event in events.since(chain.folder)[0] if event["kind"] == "started"]
+    process = workers.find(begun[-1]["pid"], begun[-1]["pid_started"]) if begun else None
+    if process is not None and chain.is_active:
+        process.send_signal(signal.SIGTERM)
+    elif chain.run_id is not None:
+        runs.stop(chain.run_id)
+
+
+def _launch(chain_id: str) -> ChainRun:
+    EventLog(folder_of(chain_id)).write("queued", message="Starting.")
+    workers.launch("engine.chain_runs", folder_of(chain_id), LOG_FILE)
+    started = get(chain_id)
+    assert started is not None
+    return started
+
+
+def _refuse_a_second() -> None:
+    busy = next((chain for chain in all_chains() if chain.is_active), None)
+    if busy is not None:
+        message = f"“{busy.name}” is still running on this machine."
+        raise PlanError([Issue(field="chain", message=message, fix="Wait until it ends, or stop it first.")])
+
+
+# --- the conducting process -----------------------------------------------------------------------------------------
+
+
+class Conductor:
+    """Runs the stages, and stops the one under way when it is told to stop (SIGTERM)."""
+
+    def __init__(self, log: EventLog):
+        self.log = log
+        self.stage: Run | None = None
+        self.asked_to_stop = False
+        self.is_starting = False  # a run is being started: it must be known before anything stops it
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.asked_to_stop = True
+        if not self.is_starting:
+            raise KeyboardInterrupt
+
+    def before_each(self) -> None:
+        """Wait until no other run is under way: two at once would share one GPU's memory."""
+        told = False
+        while busy := runs.active_runs():
+            if not told:
+                self.log.write("note", message=f"Waiting until “{busy[0].name}” has ended.")
+                told = True
+            time.sleep(SECONDS_BETWEEN_TRIES)
+            runs.settle_all()
+        self.is_starting = True
+
+    def watch(self, run: Run) -> None:
+        """Wait until the run has ended."""
+        self.stage, self.is_starting = run, False
+        if self.asked_to_stop:
+            raise KeyboardInterrupt
+        for _ in runs.follow(run.id):
+            pass
+        self.stage = None
+
+    def leave(self) -> None:
+        """Stop the stage under way, and wait until it has saved what it has learned."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self.stage is not None:
+            runs.stop(self.stage.id)
+            for _ in runs.follow(self.stage.id):
+                pass
+
+
+def conduct(folder: Path, log: EventLog) -> None:
+    """The recipe, top to bottom: what was done before is kept, the rest is run."""
+    happened, _ = events.since(folder)
+    chain = chains.from_dict(json.loads((folder / CHAIN_FILE).read_text(encoding="utf-8"))["chain"])
+    conductor = Conductor(log)
+    log.write("started", pid=os.getpid(), pid_started=workers.start_time(os.getpid()), stages=len(chain.stages))
+    try:
+        chains.run_chain(chain, conductor.watch, tell=log.write, before_each=conductor.before_each, done=progress(happened))
+    except KeyboardInterrupt:
+        conductor.leave()
+        log.write("stopped", message="Stopped. Finished stages are kept: resume it to go on.")
+        return
+    log.write("finished", message="")
+
+
+def main(folder: Path) -> int:
+    """Conduct; whatever happens becomes the last event. Returns the exit code."""
+    try:
+        lock = workers.hold_lock(folder, LOCK_FILE)
+    except filelock.Timeout:
+        print("This chain is being run already.", file=sys.stderr)
+        return 3
+    log = EventLog(folder)
+    with lock:
+        try:
+            with in_plain_words():
+                conduct(folder, log)
+        except PlanError as error:
+            log.write("failed", message=str(error))
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]).resolve()))

@@ -1,0 +1,56 @@
+"""What a comparison of methods will cost, before it starts: the same estimate as everywhere, once per method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from engine.compare import with_method
+from engine.methods import METHODS
+from engine.plan import Plan, PlanError
+from estimators.estimate import Estimate
+from estimators.survey import MethodRow
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """The methods that have been worked out, and what they come to: they run one after the other."""
+
+    rows: tuple[MethodRow, ...]
+    seconds: float | None  # of all together; None while one of them is not known
+    memory: int | None  # bytes, of the hungriest
+    refused: int  # how many do not go with the plan
+
+
+def costs(plan: Plan, methods: Iterable[str], ask: Callable[[Plan], Estimate]) -> Iterator[Costs]:
+    """The costs, again with each method that is worked out. `ask` gives the estimate of a plan, or raises `PlanError`."""
+    rows: tuple[MethodRow, ...] = ()
+    for key in methods:
+        rows = (*rows, _row(plan, key, ask))
+        known = [row for row in rows if row.memory is not None]
+        timed = [row.seconds for row in known if row.seconds is not None]
+        yield Costs(
+            rows=rows,
+            seconds=sum(timed) if known and len(timed) == len(known) else None,
+            memory=max((row.memory for row in known if row.memory is not None), default=None),
+            refused=len(rows) - len(known),
+        )
+
+
+def _row(plan: Plan, key: str, ask: Callable[[Plan], Estimate]) -> MethodRow:
+    found: Estimate | None = None
+    problem = ""
+    try:
+        found = ask(with_method(plan, key))
+    except PlanError as error:
+        problem = error.issues[0].sentence()
+    return MethodRow(
+        key=key,
+        label=METHODS[key].label,
+        trainable_params=found.trainable_params if found else None,
+        total_params=found.total_params if found else None,
+        memory=found.memory.total if found else None,
+        fits=found.fits if found else None,
+        seconds=found.total_seconds.likely if found and found.total_seconds else None,
+        note=problem,
+    )

@@ -1,0 +1,213 @@
+"""What a step's memory and time follow from: gradients that stay, a GPU's attention kernels, other stacks, other phases."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine import attach, build, checks, hardware
+from engine.plan import Plan
+from engine.recipes import text
+from estimators import accumulation, clock, phases, replay
+from estimators.allocator import MIB, CachingAllocator
+from estimators.dryrun import Shape, dry_run
+from estimators.kernels import attention
+from estimators.trace import Alloc, Recorder
+from tests import tiny_models
+from tests.estimators.test_allocator import arrays
+
+SHAPE = Shape(batch=2, length=32)
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "vocab_size": 256,
+    "max_position_embeddings": 256,
+}
+PLAN = Plan(model=TINY, method="full", precision="fp32", gpu="L40S", max_length=32, optim="sgd")
+
+
+def highest(recorder: Recorder) -> int:
+    """The most bytes that lived at once while everything was recorded in one place."""
+    sizes: list[int] = []
+    now = most = 0
+    for event in recorder.segments[0].events:
+        if isinstance(event, Alloc):
+            sizes.append(event.size)
+            now += event.size
+            most = max(most, now)
+        else:
+            now -= sizes[event.ref.index]
+    return most
+
+
+def tiny() -> torch.nn.Module:
+    """The model of PLAN with real weights on the processor."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(build.load_config(PLAN), dtype=torch.float32)
+
+
+# --- gradient accumulation ------------------------------------------------------------------------------------------
+
+
+def really_in_the_second_batch() -> int:
+    """Peak bytes of a second real batch whose gradients are added to those of the first."""
+    model = tiny().train()
+    batch = text.dry_batch(model.config, PLAN, SHAPE.batch, SHAPE.length)
+    build.full_loss(model, batch).backward()
+    recorder = Recorder()
+    recorder.adopt([*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())], "weights")
+    with recorder:
+        build.full_loss(model, batch).backward()
+    return highest(recorder)
+
+
+def test_with_accumulation_the_gradients_stay_beside_the_activations() -> None:
+    run = dry_run(PLAN.with_(loss="full"), SHAPE, on_gpu=False)
+    kept = replay.peak(accumulation.with_gradients_kept(run.step))
+    gradients = 4 * run.trainable_params
+    assert kept.parts["gradients"] >= gradients
+    assert kept.bytes > replay.peak(run.step).bytes
+    assert abs(kept.bytes / really_in_the_second_batch() - 1) < 0.05
+
+
+# --- the kernels of a GPU -------------------------------------------------------------------------------------------
+
+
+def test_a_gpu_keeps_no_matrix_of_tokens_for_an_encoder_with_dropout() -> None:
+    """A processor's attention falls back to plain matrices where there is dropout; a GPU's kernel has it built in."""
+    bert = {"model_type": "bert", "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 8}
+    plan = Plan(model=bert, objective="classification", method="full", precision="fp32", gpu="L40S", optim="sgd")
+    shape = Shape(batch=2, length=256)
+    fused, eager = (dry_run(plan.with_(attn_implementation=kind), shape) for kind in ("sdpa", "eager"))
+    one_matrix = 2 * 8 * 256 * 256 * 4  # batch, heads, tokens, tokens, bytes
+    assert replay.peak(eager.step).bytes - replay.peak(fused.step).bytes > 4 * one_matrix
+    assert {work.kind for work in replay.works(fused.step)} >= {"attention", "matmul"}
+
+
+def test_the_kernel_without_a_mask_skips_what_lies_ahead() -> None:
+    query = torch.empty(1, 4, 64, 16, dtype=torch.bfloat16, device="meta")
+    mask = torch.ones(1, 1, 64, 64, dtype=torch.bool, device="meta")
+    flops = []
+    for given_mask in (None, mask):
+        with Recorder() as recorder:
+            out = attention(query, query, query, attn_mask=given_mask, is_causal=given_mask is None)
+        assert out.shape == query.shape
+        flops.append(sum(work.flops * count for work, count in recorder.segments[0].works.items()))
+    assert flops == [4 * 64 * 64 * 16 * 4 // 2, 4 * 64 * 64 * 16 * 4], "two products of 2 x tokens^2 x head size per head"
+
+
+def test_rows_of_one_length_need_no_mask() -> None:
+    names = [set(text.dry_batch(None, plan, batch, 8)) for plan, batch in ((PLAN, 1), (PLAN.with_(packing=True), 4), (PLAN, 4))]
+    assert ["attention_mask" in one for one in names] == [False, False, True]
+
+
+# --- what other stacks do -------------------------------------------------------------------------------------------
+
+
+def test_a_plan_can_say_how_other_stacks_store_adapters_and_prepare_for_4_bits() -> None:
+    for adapter, quantization, expected in (
+        ("auto", "none", torch.float32),
+        ("bf16", "none", torch.bfloat16),
+        ("auto", "nf4", torch.bfloat16),
+        ("fp32", "nf4", torch.float32),
+    ):
+        plan = PLAN.with_(method="lora", precision="bf16", quantization=quantization, adapter_dtype=adapter)
+        assert checks.check(plan) == []
+        trained = {p.dtype for p in build.build(plan, "meta").parameters() if p.requires_grad}
+        assert trained == {expected}, (adapter, quantization)
+    plan = PLAN.with_(method="lora", precision="bf16", quantization="nf4", prepare_model_for_kbit_training=True)
+    assert build.build(plan, "meta").get_input_embeddings().weight.dtype == torch.float32
+
+
+def test_the_losses_of_all_logits_are_one_number_and_their_memory_is_not() -> None:
+    model = tiny()
+    batch = text.dry_batch(model.config, PLAN, 2, 16)
+    batch["input_ids"] = torch.randint(0, 256, (2, 16))
+    batch["labels"] = batch["input_ids"].clone()
+    torch.testing.assert_close(build.full_loss(model, batch), build.shifted_loss(model, batch))
+    plan = PLAN.with_(method="lora", precision="bf16", autocast=False)
+    peaks = [
+        replay.peak(dry_run(plan.with_(**changes), Shape(batch=4, length=256)).step).bytes
+        for changes in ({"loss": "full"}, {"loss": "full", "keep_outputs": True}, {"loss": "shifted"})
+    ]
+    assert peaks[0] < peaks[1]
+    assert peaks[0] < peaks[2]
+
+
+# --- the other phases -----------------------------------------------------------------------------------------------
+
+
+def test_the_merge_needs_what_a_real_one_allocates() -> None:
+    """PEFT's merge of a real adapter into real weights, with the checksums that `engine/merge.py` takes before and after."""
+    plan = PLAN.with_(method="lora")
+    run = dry_run(plan, SHAPE, on_gpu=False)
+    found = phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
+    model = attach.with_peft("lora", tiny(), {"r": 8, "target_modules": "all-linear"})
+    recorder = Recorder()
+    recorder.adopt([*model.parameters(), *model.buffers()], "weights")
+    with recorder:
+        for weight in [parameter for name, parameter in model.named_parameters() if "base_layer.weight" in name]:
+            weight.detach().double().abs().sum().item()
+        attach.merge(model)
+    really = highest(recorder)
+    assert really <= found.device["merge"] < 1.25 * really
+
+
+def test_the_phases_hang_together() -> None:
+    big = Plan(model="Qwen/Qwen3-0.6B", gpu="L40S", max_length=64)
+    lora, qlora, full = (
+        phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
+        for plan, run in ((p, dry_run(p, SHAPE)) for p in (big, big.with_(method="qlora"), big.with_(method="full")))
+    )
+    assert qlora.device["load"] < lora.device["load"] < qlora.device["merge"], "4-bit weights are unpacked to be merged"
+    assert full.device["merge"] == 0
+    assert full.device["save"] > lora.device["save"], "the optimizer's states are still there"
+    assert lora.disk > full.disk > lora.disk / 2, "the adapter and the merged model; the model alone"
+
+
+# --- the allocator's other way to grow ------------------------------------------------------------------------------
+
+
+def test_expandable_segments_use_what_is_free_at_the_end() -> None:
+    moves = [(0, 30 * MIB), (0, -1), (1, 50 * MIB)]
+    plain, expandable = CachingAllocator(), CachingAllocator(expandable=True)
+    for allocator in (plain, expandable):
+        allocator.replay(*arrays(moves))
+    assert plain.reserved == 80 * MIB, "the first segment is too small for the second tensor"
+    assert expandable.reserved == 60 * MIB, "it grew by pages of 20 MiB"
+
+
+@given(st.lists(st.integers(1, 60 * MIB), min_size=1, max_size=20))
+def test_expandable_segments_hold_what_is_allocated_and_no_more_than_a_page_beyond(sizes: list[int]) -> None:
+    allocator = CachingAllocator(expandable=True)
+    allocator.replay(*arrays(list(enumerate(sizes))))
+    assert allocator.allocated <= allocator.reserved <= allocator.allocated + 22 * MIB
+
+
+# --- the clock ------------------------------------------------------------------------------------------------------
+
+
+def test_every_gpu_with_published_rates_has_a_speed_below_its_datasheet() -> None:
+    for gpu in hardware.gpus().values():
+        rates = clock.rates(gpu)
+        if rates is None:
+            continue
+        best = max(gpu.flops.values())
+        assert 0 < rates.flops["bf16"] <= best, gpu.name
+        assert 0 < rates.attention["bf16"] <= best, gpu.name
+        assert rates.bandwidth <= (gpu.bandwidth or 0), gpu.name
+
+
+def test_every_family_of_tiny_models_runs_with_the_kernels_of_a_gpu() -> None:
+    """The kernels take what each family's attention gives them: masks, groups, dropout, windows."""
+    for name in ("llama", "gemma3", "gpt2", "gpt_neox", "bert", "modernbert"):
+        family = tiny_models.FAMILIES[name]
+        model = {"model_type": family.model_type, **family.config}
+        objective = "sft" if family.inputs == "text" else "classification"
+        run = dry_run(Plan(model=model, objective=objective, method="full", gpu="L40S", optim="sgd"), SHAPE)
+        assert replay.peak(run.step).bytes > run.weight_bytes, name
