@@ -1,8 +1,10 @@
-"""A whole run without the browser: `python -m engine run PLAN.json [--merge]`, or a chain of them: `... run CHAIN.json`
+"""Runs without the browser.
 
-`python -m engine compare PLAN.json lora,dora,full` runs one plan with several methods, one after the other, and prints
-what each of them reached and cost. The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops one
-after the step under way.
+    python -m engine run PLAN.json [--merge]           a whole run; or a chain of them: run CHAIN.json
+    python -m engine resume RUN                        one that was stopped goes on from its checkpoint
+    python -m engine compare PLAN.json lora,dora,full  one plan with several methods, and what each reached and cost
+
+The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops one after the step under way.
 """
 
 from __future__ import annotations
@@ -23,9 +25,8 @@ from engine.plan import Plan, PlanError
 from engine.runs import Run
 
 
-def run_plan(plan: Plan) -> Run:
-    """Start the plan and draw its progress until it ends."""
-    run = runs.start(plan)
+def to_its_end(run: Run) -> Run:
+    """Draw the progress of a run until it ends."""
     watch(run)
     ended = runs.get(run.id)
     assert ended is not None
@@ -33,7 +34,7 @@ def run_plan(plan: Plan) -> Run:
 
 
 def watch(run: Run) -> None:
-    """Draw the progress of a run until it ends."""
+    """The progress bar of a run that is under way; Ctrl-C stops the run after its step."""
     print(f"{run.name}\n{run.folder}", file=sys.stderr)
     with tqdm(unit="step", desc="Starting", file=sys.stderr) as bar:
         try:
@@ -137,8 +138,12 @@ def main(arguments: list[str] | None = None) -> int:
     compare_command = commands.add_parser("compare", help="train a plan with several methods, one after the other")
     compare_command.add_argument("plan", type=Path, metavar="PLAN.json")
     compare_command.add_argument("methods", metavar="METHOD,METHOD,...", help="for instance lora,dora,full")
+    resume_command = commands.add_parser("resume", help="let a run go on that was stopped or interrupted, from its checkpoint")
+    resume_command.add_argument("run", metavar="RUN", help="the run's id, which is the name of its folder")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "resume":
+            return told(to_its_end(runs.resume(options.run)), merged=False)
         text = read_text(options.plan)
         if options.command == "compare":
             compared = compare_methods(Plan.from_json(text), [key.strip() for key in options.methods.split(",") if key.strip()])
@@ -146,19 +151,25 @@ def main(arguments: list[str] | None = None) -> int:
         if is_chain(text):
             print(run_chain(chains.from_json(text)))
             return 0
-        ended = run_plan(Plan.from_json(text))
-        if ended.state != "finished":
-            print(f"{ended.state}: {ended.reason}", file=sys.stderr)
-            return 1
-        if options.merge and (ended.folder / "adapter").is_dir():
-            report = merge_run(ended)
-            print(f"merged: {report['agree']} of {report['prompts']} answers agree with base + adapter", file=sys.stderr)
-            print(ended.folder / "merged")
-        else:
-            print(next(ended.folder / part for part in ("adapter", "model") if (ended.folder / part).is_dir()))
+        return told(to_its_end(runs.start(Plan.from_json(text))), merged=options.merge)
     except PlanError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def told(ended: Run, *, merged: bool) -> int:
+    """Print where an ended run's result is, merged first if that is wanted. Returns the exit code."""
+    if ended.state != "finished":
+        print(f"{ended.state}: {ended.reason}", file=sys.stderr)
+        if runs.resumable(ended) is not None:
+            print(f"Resume it with: python -m engine resume {ended.id}", file=sys.stderr)
+        return 1
+    if merged and (ended.folder / "adapter").is_dir():
+        report = merge_run(ended)
+        print(f"merged: {report['agree']} of {report['prompts']} answers agree with base + adapter", file=sys.stderr)
+        print(ended.folder / "merged")
+    else:
+        print(next(ended.folder / part for part in ("adapter", "model") if (ended.folder / part).is_dir()))
     return 0
 
 

@@ -443,7 +443,8 @@ def training_arguments(
         "dataloader_pin_memory": not on_cpu,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # the default turns a NaN loss into 0.0 (transformers)
-        "save_strategy": "no",
+        "save_strategy": "no",  # the worker asks for checkpoints by the clock (`train.make_checkpoints`)
+        "save_total_limit": 1,
         "report_to": "none",
         "disable_tqdm": True,
         "prediction_loss_only": True,

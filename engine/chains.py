@@ -273,9 +273,9 @@ def run_chain(
         plan = resolve(chain, number, {place: str(result.model) for place, result in enumerate(results)})
         _look(chain, number, plan, "before", report, tell, wanted=not report)
         known = _known_run(number, done)
-        if known is None:
+        if known is None or runs.resumable(known) is not None:
             before_each()
-            known = runs.start(plan, name=stage_name(chain, number))
+            known = runs.resume(known.id) if known is not None else runs.start(plan, name=stage_name(chain, number))
             tell("stage", number=number, run=known.id)
         results.append(_result(number, known, watch, tell, done))
         after = plan.with_(model=str(results[-1].model))
@@ -284,10 +284,12 @@ def run_chain(
 
 
 def _known_run(number: int, done: Progress) -> Run | None:
-    """The run of a stage that need not be run again: it has finished, or it is still at work."""
+    """The run of a stage that need not begin anew: it has finished, is still at work, or has a checkpoint to go on from."""
     known = runs.get(done.runs[number]) if number in done.runs else None
     known = runs.settle(known) if known is not None else None
-    return known if known is not None and (known.is_active or known.state == "finished") else None
+    if known is None or known.is_active or known.state == "finished" or runs.resumable(known) is not None:
+        return known
+    return None
 
 
 def _result(number: int, run: Run, watch: Callable[[Run], None], tell: Callable[..., None], done: Progress) -> Result:

@@ -4,7 +4,7 @@ The worker is its only writer, everybody may read. `since(run_folder, cursor)` g
 the command line and the JSON route all use it. A line that is not ended yet (the worker is writing, or died while
 writing) is left for the next call.
 
-Kinds: started, step, evaluated, saved, note, finished, stopped, failed.
+Kinds: started, resumed, step, evaluated, saving, saved, note, finished, stopped, failed.
 
 The writer keeps a little room back on the disk, so that a run that finds it full can still say so.
 """
@@ -141,6 +141,6 @@ def _read(line: bytes) -> Event | None:
 
 
 def ending(run_folder: Path, file: str = EVENTS_FILE) -> Event | None:
-    """The event that ended the run, or None while it has none."""
-    endings = [event for event in since(run_folder, file=file)[0] if event["kind"] in ENDINGS]
-    return endings[-1] if endings else None
+    """The event that ended the run, or None while it has none: a run that was resumed has not ended yet."""
+    decisive = [event for event in since(run_folder, file=file)[0] if event["kind"] in (*ENDINGS, "resumed")]
+    return decisive[-1] if decisive and decisive[-1]["kind"] in ENDINGS else None

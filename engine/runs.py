@@ -34,7 +34,10 @@ ACTIVE = ("starting", "running")
 ENDED = ("finished", "stopped", "failed", "interrupted")
 LOCK_FILE = "worker.lock"
 LOG_FILE = "worker.log"
-STOP_GRACE_SECONDS = 15.0  # a polite stop saves the adapter first; after this the process group is ended
+TRAINER_FOLDER = "trainer"  # the trainer's own files: the newest checkpoint of a run that has not finished
+# A polite stop ends the step under way and saves what was learned; a worker that takes longer than this, or than three of
+# its steps, is ended. Saving a large model may take minutes.
+STOP_GRACE_SECONDS, STEPS_OF_GRACE, SAVE_GRACE_SECONDS = 15.0, 3, 600.0
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (
@@ -163,7 +166,8 @@ def start(plan: Plan, *, name: str = "") -> Run:
     try:
         run.folder.mkdir()
         write_atomically(run.folder / "plan.json", plan.to_json())
-        _launch(run)
+        with _database() as database:
+            _launch(run, database)
     except OSError:
         _change_state(run.id, ACTIVE, "failed", "The run could not be started.")
         raise
@@ -181,34 +185,76 @@ def _register(plan: Plan, name: str) -> Run:
     run_id = secrets.token_hex(16)
     with _database() as database:
         database.execute("BEGIN IMMEDIATE")
-        busy = database.execute("SELECT name FROM runs WHERE state IN (?, ?)", ACTIVE).fetchone()
-        if busy is None:
+        try:
+            _refuse_another(database)
             values = (run_id, name, time.time(), plan.to_json(), "starting")
             database.execute("INSERT INTO runs (id, name, created, plan, state) VALUES (?, ?, ?, ?, ?)", values)
-        database.execute("COMMIT")
-    if busy is not None:
-        raise PlanError(
-            [
-                Issue(
-                    field="run",
-                    message=f"“{busy[0]}” is still running on this machine.",
-                    fix="Wait until it ends, or stop it first.",
-                )
-            ]
-        )
+        finally:
+            database.execute("COMMIT")
     run = get(run_id)
     assert run is not None
     return run
 
 
-def _launch(run: Run) -> None:
+def _refuse_another(database: sqlite3.Connection) -> None:
+    """Raise `PlanError` if a run is under way."""
+    busy = database.execute("SELECT name FROM runs WHERE state IN (?, ?)", ACTIVE).fetchone()
+    if busy is not None:
+        message = f"“{busy[0]}” is still running on this machine."
+        raise PlanError([Issue(field="run", message=message, fix="Wait until it ends, or stop it first.")])
+
+
+def _launch(run: Run, database: sqlite3.Connection) -> None:
     child = workers.launch("engine.train", run.folder, LOG_FILE)
     _children[run.id] = child
+    database.execute(
+        "UPDATE runs SET state = 'running', reason = '', pid = ?, pid_started = ? WHERE id = ? AND state = ?",
+        (child.pid, workers.start_time(child.pid), run.id, run.state),
+    )
+
+
+# --- resuming -------------------------------------------------------------------------------------------------------
+
+
+def newest_checkpoint(run_folder: Path) -> Path | None:
+    """The newest checkpoint that is complete: the trainer writes its own state last."""
+    found = [path.parent for path in (run_folder / TRAINER_FOLDER).glob("checkpoint-*/trainer_state.json")]
+    return max(found, key=step_of, default=None)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def resumable(run: Run) -> Path | None:
+    """The checkpoint from which a run can go on that was stopped, failed or was interrupted."""
+    return newest_checkpoint(run.folder) if run.state in ("stopped", "failed", "interrupted") else None
+
+
+def resume(run_id: str) -> Run:
+    """Start a run's worker again: it goes on from its newest checkpoint, with the same plan, data and seed.
+
+    Raises:
+        PlanError: it has no checkpoint, its plan cannot start any more, or another run is under way.
+    """
+    run = get(run_id)
+    if run is None or resumable(run) is None:
+        message = "has no checkpoint to go on from." if run is not None else "There is no run with this id."
+        raise PlanError([Issue(field="run", message=message, fix="Start its plan again from History.")])
+    errors = [issue for issue in checks.check_start(run.plan) if issue.severity == "error"]
+    if errors:
+        raise PlanError(errors)
+    settle_all()
     with _database() as database:
-        database.execute(
-            "UPDATE runs SET state = 'running', pid = ?, pid_started = ? WHERE id = ? AND state = 'starting'",
-            (child.pid, workers.start_time(child.pid), run.id),
-        )
+        database.execute("BEGIN IMMEDIATE")
+        try:
+            _refuse_another(database)
+            _launch(run, database)
+        finally:
+            database.execute("COMMIT")
+    _summaries.pop(run.id, None)
+    return get(run.id) or run
 
 
 # --- is it alive, and how did it end --------------------------------------------------------------------------------
@@ -258,7 +304,7 @@ def keep_settling(stop: threading.Event, every: float = 1.0) -> None:
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
-def stop(run_id: str, *, grace: float = STOP_GRACE_SECONDS) -> Run | None:
+def stop(run_id: str, *, grace: float | None = None) -> Run | None:
     """Ask the worker to stop after its step and save what it has; after `grace` seconds end it and its children.
 
     Returns at once; the run's state follows when the worker is gone. Stopping an ended run changes nothing.
@@ -274,13 +320,22 @@ def stop(run_id: str, *, grace: float = STOP_GRACE_SECONDS) -> Run | None:
     return run
 
 
-def _kill_after(run: Run, grace: float) -> None:
-    deadline = time.monotonic() + grace
+def _kill_after(run: Run, grace: float | None) -> None:
+    asked = time.monotonic()
     while (process := workers.find(run.pid, run.pid_started)) is not None:
-        if time.monotonic() > deadline:
+        if time.monotonic() - asked > (_patience(run) if grace is None else grace):
             workers.kill_family(process)
             return
         time.sleep(0.2)
+
+
+def _patience(run: Run) -> float:
+    """Seconds that a worker is given to end: as long as it saves, many; else a few of its steps."""
+    seen = events.since(run.folder)[0]
+    if seen and seen[-1]["kind"] == "saving":
+        return SAVE_GRACE_SECONDS
+    steps = [event["step_seconds"] for event in seen if event["kind"] == "step"]
+    return max(STOP_GRACE_SECONDS, STEPS_OF_GRACE * steps[-1] if steps else 0.0)
 
 
 # --- waiting (the command line) -------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 It reads `plan.json`, writes `events.jsonl`, and leaves `adapter/` (or `model/`) behind. It is a process group of its
 own, holds the folder's lock for as long as it lives, and needs no server. SIGTERM stops it after the step under way;
-what has been learned until then is saved.
+what has been learned until then is saved. In a folder that has a checkpoint it goes on from there.
 """
 
 from __future__ import annotations
@@ -25,16 +25,22 @@ from safetensors import SafetensorError
 from engine import attach, build, data, faults, lengths, objectives, runs, splits, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
+from engine.home import free_bytes
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
+    import torch
     from transformers import Trainer, TrainerControl, TrainerState
 
 NON_FINITE_STEPS = 3  # a loss that is not a number for this many steps in a row ends the run
 PATIENCE_SECONDS = 12 * 3600  # a night, for somebody to make room on a full disk
 SAVE_AGAIN_SECONDS = 5
+CHECKPOINT_SECONDS = 300.0  # between two checkpoints, at least: what a power cut may cost
+CHECKPOINT_SHARE = 0.02  # of a run's time, at most, is spent on writing them
+CHECKPOINT_ROOM = 4  # times the trained weights and the optimizer's state: the old one is removed after the new one is there
+OPTIMIZER_BYTES = 8  # of a trained parameter: AdamW's two moments in fp32
 MOST_LOSS = 80.0  # exp of more is no figure that a chart can show
 
 
@@ -60,6 +66,9 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     plan = runs.plan_of(run_folder)
     device = build.device_here()
     transformers.set_seed(plan.seed)
+    checkpoint = runs.newest_checkpoint(run_folder)
+    if checkpoint is not None:
+        log.write("resumed", step=runs.step_of(checkpoint))
     log.write("note", message="Loading the model.")
 
     processor = build.load_processor(plan)
@@ -71,14 +80,15 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     trainer.optimizer = build.make_optimizer(plan, model)  # None: the trainer makes the plan's
     reporter = make_reporter(log, stop, OBJECTIVES[plan.objective].metric)
     trainer.add_callback(reporter)
+    trainer.add_callback(make_checkpoints(stop, model, run_folder))
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     log.write("started", device=device, rows=len(train_rows), eval_rows=len(eval_rows), trainable_params=trainable)
 
-    if (begin := METHODS[plan.method].begin) is not None:
+    if checkpoint is None and (begin := METHODS[plan.method].begin) is not None:
         log.write("note", message="Looking at the first rows.")
         begin(model, trainer.get_train_dataloader())
     stop.in_training = True
-    trainer.train()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
     if reporter.diverged:
         raise PlanError(
@@ -93,9 +103,12 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     if eval_rows and not stop.asked and reporter.evaluated_at != trainer.state.global_step:
         trainer.evaluate()
 
+    log.write("saving")
     where = save_when_there_is_room(trainer, processor, run_folder, log, stop)
     log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.rglob("*") if file.is_file()))
     early = trainer.state.global_step < trainer.state.max_steps
+    if not early:
+        shutil.rmtree(run_folder / runs.TRAINER_FOLDER, ignore_errors=True)  # the checkpoint has done its duty
     log.write(
         "stopped" if early else "finished",
         seconds=time.monotonic() - started,
@@ -118,7 +131,7 @@ def make_trainer(
 
     setup = Setup(
         plan=plan,
-        folder=run_folder / "trainer",
+        folder=run_folder / runs.TRAINER_FOLDER,
         model=model,
         processor=processor,
         train_rows=train_rows,
@@ -161,6 +174,7 @@ def save(trainer: Trainer, processor: Any, run_folder: Path) -> Path:
     else:
         trainer.model.save_pretrained(partial)
     processor.save_pretrained(partial)
+    shutil.rmtree(where, ignore_errors=True)  # what the run had saved when it was stopped, before it was resumed
     partial.rename(where)
     return where
 
@@ -256,6 +270,35 @@ def make_reporter(log: EventLog, stop: Stop, metric: Metric) -> Any:
                 control.should_training_stop = True
 
     return Reporter()
+
+
+def make_checkpoints(stop: Stop, model: torch.nn.Module, run_folder: Path) -> Any:
+    """The callback that has the trainer write a checkpoint now and then, and when the run is stopped.
+
+    Each replaces the one before. They are so far apart that writing them takes `CHECKPOINT_SHARE` of the time at most, and
+    none is tried where the disk has no room for it: a run does not end for want of a checkpoint.
+    """
+    from transformers import TrainerCallback
+
+    held = sum(p.numel() * (p.element_size() + OPTIMIZER_BYTES) for p in model.parameters() if p.requires_grad)
+
+    class Checkpoints(TrainerCallback):
+        def __init__(self) -> None:
+            self.newest = self.asked = time.monotonic()
+            self.apart = CHECKPOINT_SECONDS
+
+        def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+            last = state.global_step >= state.max_steps
+            due = stop.asked or time.monotonic() - self.newest > self.apart
+            if due and not last and free_bytes(run_folder) > CHECKPOINT_ROOM * held:
+                control.should_save = True
+                self.asked = time.monotonic()
+
+        def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+            self.newest = time.monotonic()
+            self.apart = max(CHECKPOINT_SECONDS, (self.newest - self.asked) / CHECKPOINT_SHARE)
+
+    return Checkpoints()
 
 
 def main(run_folder: Path) -> int:

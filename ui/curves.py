@@ -59,6 +59,9 @@ class Curves:
         newest: dict[str, Any] = {}
         for event in events:
             kind = event["kind"]
+            if kind == "resumed":  # what came after the checkpoint is done again
+                lines = {name: [point for point in points if point[0] <= event["step"]] for name, points in lines.items()}
+                newest |= {"ended": {}, "note": ""}
             names = STEP_LINES if kind == "step" else ("eval_loss",) if kind == "evaluated" else ()
             for name in names:
                 _add(lines[name], breaks, name, event)

@@ -50,6 +50,7 @@ class TrainTab:
     picker: gr.Dropdown
     head: gr.HTML
     stop: gr.Button
+    resume: gr.Button
     try_it: gr.Button
     ship_it: gr.Button
     plots: dict[str, gr.Plot]
@@ -60,7 +61,17 @@ class TrainTab:
     @property
     def rendered(self) -> list[Component]:
         """What a look at the run may change."""
-        return [self.head, self.stop, self.try_it, self.ship_it, *self.plots.values(), self.log, self.watch, self.timer]
+        return [
+            self.head,
+            self.stop,
+            self.resume,
+            self.try_it,
+            self.ship_it,
+            *self.plots.values(),
+            self.log,
+            self.watch,
+            self.timer,
+        ]
 
 
 CHARTS = {
@@ -85,6 +96,7 @@ def build() -> TrainTab:
             head = markup.block(markup.note(NO_RUN), elem_id="run-head")
             with gr.Row(elem_classes=["actions"]):
                 stop = gr.Button(STOP, variant="stop", visible=False, elem_id="stop-run")
+                resume = gr.Button("Resume", visible=False, elem_id="resume-run")
                 try_it = gr.Button("Try it", variant="primary", visible=False, elem_id="go-try")
                 ship_it = gr.Button("Merge and download", visible=False, elem_id="go-ship")
         plots = build_plots()
@@ -94,6 +106,7 @@ def build() -> TrainTab:
         picker=picker,
         head=head,
         stop=stop,
+        resume=resume,
         try_it=try_it,
         ship_it=ship_it,
         plots=plots,
@@ -201,9 +214,11 @@ def reason(run: Run, curves: Curves) -> str:
 def rendered(tab: TrainTab, run: Run, watch: Watch) -> dict[Component, Any]:
     """The whole tab, for a run."""
     has_result = not run.is_active and bool(downloads.artifacts(run))
+    checkpoint = runs.resumable(run)
     return {
         tab.head: head(run, watch.curves),
         tab.stop: gr.update(visible=run.is_active),
+        tab.resume: gr.update(visible=checkpoint is not None, value=resume_label(checkpoint)),
         tab.try_it: gr.update(visible=has_result),
         tab.ship_it: gr.update(
             visible=has_result, value="Merge and download" if METHODS[run.plan.method].mergeable else "Download"
@@ -224,7 +239,7 @@ def nothing(tab: TrainTab, sentence: str) -> dict[Component, Any]:
     """The tab without a run."""
     return {
         tab.head: markup.note(sentence),
-        **{button: gr.update(visible=False) for button in (tab.stop, tab.try_it, tab.ship_it)},
+        **{button: gr.update(visible=False) for button in (tab.stop, tab.resume, tab.try_it, tab.ship_it)},
         **drawn(tab.plots, Curves()),
         tab.log: "",
         tab.watch: Watch(),
@@ -257,7 +272,18 @@ def wire(tab: TrainTab) -> None:
     tab.picker.change(show_run, tab.picker, tab.rendered, trigger_mode="always_last", **quiet)
     tab.timer.tick(follow_run, [tab.picker, tab.watch], tab.rendered, trigger_mode="once", **quiet)
     tab.picker.input(None, tab.picker, None, js=REMEMBER_RUN, api_visibility="private")
+
+    @guarded
+    def resume_run(run_id: str) -> dict[Component, Any]:
+        return opened(tab, runs.resume(run_id))
+
+    tab.resume.click(resume_run, tab.picker, tab.rendered, concurrency_limit=None, show_progress="hidden", api_name="resume")
     tab.stop.click(guarded(stop_run), tab.picker, tab.stop, concurrency_limit=None, show_progress="hidden", api_name="stop")
+
+
+def resume_label(checkpoint: Path | None) -> str:
+    """What the button says: from where the run would go on."""
+    return f"Resume after step {runs.step_of(checkpoint)}" if checkpoint is not None else "Resume"
 
 
 def stop_run(run_id: str) -> dict[str, Any]:

@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from engine import build, train
+from engine import build, events, runs, train
 from engine.data import split
-from engine.plan import Plan
+from engine.plan import Plan, PlanError
+from tests.conftest import log_of, run_to_its_end
 from tests.engine import tiny
 
 STEPS, SAVED_AT = 4, 2
@@ -34,7 +35,7 @@ def trainer_of(method: str, folder: Path) -> Any:
     rows, _ = split(tiny.rows("messages", 16), eval_fraction=0.0, seed=0)
     trainer = train.make_trainer(plan, folder, model, build.load_processor(plan), rows, [])
     trainer.optimizer = build.make_optimizer(plan, model)
-    trainer.args.save_strategy, trainer.args.save_steps = "steps", SAVED_AT
+    trainer.args.save_strategy, trainer.args.save_steps, trainer.args.save_total_limit = "steps", SAVED_AT, None
     return trainer
 
 
@@ -65,3 +66,39 @@ def test_adalora_goes_on_with_its_schedule(tmp_path: Path) -> None:
     assert resumed.optimizer.param_groups[0]["adalora_step"] == STEPS
     kept = [sum(flags) for flags in resumed.model.peft_config["default"].rank_pattern.values()]
     assert sum(kept) == 2 * len(kept), "the budget is the mean rank at the end"
+
+
+@pytest.mark.trains
+def test_a_stopped_run_goes_on_and_ends_where_it_would_have(short_plan: Plan) -> None:
+    plan = short_plan.with_(max_steps=8, per_device_train_batch_size=4)
+    run = runs.start(plan)
+    for event in runs.follow(run.id):
+        if event["kind"] == "step" and event["step"] == 3:
+            runs.stop(run.id)
+    stopped = runs.get(run.id)
+    assert stopped is not None
+    assert stopped.state == "stopped", log_of(stopped)
+    checkpoint = runs.resumable(stopped)
+    assert checkpoint is not None
+    before = runs.step_of(checkpoint)
+    assert 3 <= before < 8
+
+    runs.resume(run.id)
+    with pytest.raises(PlanError, match="still running"):
+        runs.start(plan)
+    list(runs.follow(run.id))
+    resumed = runs.get(run.id)
+    assert resumed is not None
+    assert (resumed.state, resumed.reason) == ("finished", ""), log_of(resumed)
+    assert runs.resumable(resumed) is None
+    steps = [event for event in events.since(run.folder)[0] if event["kind"] == "step"]
+    assert [event["step"] for event in steps] == list(range(1, 9)), "no step is done twice or left out"
+
+    whole = run_to_its_end(plan)
+    expected = [event["loss"] for event in events.since(whole.folder)[0] if event["kind"] == "step"]
+    assert [event["loss"] for event in steps] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_run_without_a_checkpoint_says_so() -> None:
+    with pytest.raises(PlanError, match="There is no run with this id"):
+        runs.resume("0" * 32)
