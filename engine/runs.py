@@ -88,8 +88,9 @@ def _database() -> Iterator[sqlite3.Connection]:
     """A connection in autocommit mode; each statement, or each explicit transaction, is durable when it returns."""
     path = home() / "fittingroom.db"
     if path not in _kept_open or not path.exists():
-        _kept_open[path] = _connect(path)
-        _kept_open[path].executescript(_SCHEMA)
+        first = _connect(path)
+        first.executescript(_SCHEMA)
+        _kept_open[path] = first  # only now: another thread may be waiting for the table
     connection = _connect(path)
     try:
         yield connection

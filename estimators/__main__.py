@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks
+from engine import checks, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
 from engine.plan import Issue, Plan, PlanError, nearest
@@ -183,14 +183,17 @@ def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
 
 
 def _in_advance(line: str) -> Iterator[None]:
-    """Probe the line's plan, half a second's work at a time: a question that comes meanwhile waits no longer than that."""
+    """Probe the line's plan, half a second's work at a time: a question that comes meanwhile waits no longer than that.
+
+    A run on this machine has the processor to itself.
+    """
     from estimators.estimator import probe
 
     with contextlib.suppress(PlanError), in_plain_words():
         values = _object(line)
         plan = Plan.from_dict(values.get("plan", {}) if "ask" in values else values)
         _refuse(plan)
-        while probe(plan):
+        while not runs.active_runs() and probe(plan):
             yield
 
 

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 # Several pytest processes share the cores: each keeps to its part, or the threads of all of them wait for each other.
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
@@ -20,18 +22,23 @@ from engine.plan import Plan
 from engine.runs import Run
 
 
+class Dealt(LoadScopeScheduling):
+    """The tests of a file stay in one process, and all those that look at the one shared run."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "pirate_run" if "pirate_run" in (self.config.rootpath / file).read_text(encoding="utf-8") else file
+
+
 @pytest.hookimpl(tryfirst=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Dealt:
+    return Dealt(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Deal the tests to the processes by file, the long ones first, and those that look at one shared run together."""
-
-    def group(item: pytest.Item) -> str:
-        shared = "_pirate_run" in getattr(item, "fixturenames", ())
-        return "pirate_run" if shared else item.nodeid.partition("::")[0]
-
-    long = {group(item) for item in items if item.get_closest_marker("trains")}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
-    items.sort(key=lambda item: group(item) not in long)
+    """The files with long tests first, so that both processes end together."""
+    long = {item.path for item in items if item.get_closest_marker("trains")}
+    items.sort(key=lambda item: item.path not in long)
 
 
 @pytest.fixture(autouse=True)

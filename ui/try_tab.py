@@ -179,7 +179,7 @@ def run_shown(tab: TryTab, plan: Plan | None) -> dict[Component, Any]:
     asked = ABOUT_IMAGE.get(task.key) if task is not None and looks else QUESTION
     held_out = examples.of(plan) if plan is not None and looks else ()
     return {
-        tab.prompt: gr.update(label=asked or QUESTION, visible=asked is not None, value=""),
+        tab.prompt: gr.update(label=asked or QUESTION, visible=asked is not None),  # what somebody has typed stays
         tab.examples: gr.update(choices=list(prompts), value=None, visible=bool(prompts)),
         tab.image: gr.update(visible=looks, value=None),
         tab.images: gr.update(visible=bool(held_out), value=[(one.image, one.expected) for one in held_out]),

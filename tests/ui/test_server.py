@@ -177,10 +177,9 @@ def test_visitors_of_a_server_open_no_paths(monkeypatch: pytest.MonkeyPatch, tmp
     import app
 
     seen: dict[str, bool] = {}
-    monkeypatch.delenv("FITTINGROOM_LOCAL_PATHS", raising=False)
+    monkeypatch.setenv("FITTINGROOM_LOCAL_PATHS", "1")  # so that it is as before when the test is over
     monkeypatch.setattr(app, "serve", lambda address, **rest: seen.update(local=models.local_paths_allowed()))
     assert app.main(["--host", "127.0.0.1", "--port", "7861"]) == 0
     assert seen == {"local": True}
     assert app.main(["--host", "0.0.0.0", "--port", "7861"]) == 0
     assert seen == {"local": False}
-    monkeypatch.delenv("FITTINGROOM_LOCAL_PATHS")
