@@ -89,7 +89,7 @@ def method_results() -> str:
 
 
 def objectives() -> str:
-    rows = [(f"**{row.label}** (`{row.key}`)", row.sentence, f"TRL's `{row.trainer}`") for row in OBJECTIVES.values()]
+    rows = [(f"**{row.label}** (`{row.key}`)", row.sentence, f"`{row.trainer}`") for row in OBJECTIVES.values()]
     return table(("Objective", "What it does", "Runs on"), rows)
 
 
@@ -189,7 +189,7 @@ def files() -> str:
         for file in [path] if path.is_file() else sorted((*path.glob("*.py"), *path.glob("*/__init__.py"))):
             text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
             name = str(file.relative_to(ROOT))
-            lines.append(f"{name:<28}{text.splitlines()[0] if text else ''}")
+            lines.append(f"{name:<30}{text.splitlines()[0] if text else ''}")
     return "\n".join([*lines, "```"])
 
 

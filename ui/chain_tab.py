@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 TITLE = "Chains"
 LEAD = "Several trainings in a row: each stage goes on with what the last one has learned."
-SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_LOOKS = 2.0  # as on the Train tab
 STOP, STOPPING = "Stop and keep what it has learned", "Stopping after this step…"
 REASON_KINDS = {"failed": "bad", "interrupted": "bad"}
 NO_REPORT = "Nothing was asked yet."

@@ -24,7 +24,8 @@ from ui.border import guarded
 from ui.curves import Curves
 
 LOG_TAIL_BYTES = 4096
-SECONDS_BETWEEN_LOOKS = 1.0
+# Drawing five charts takes a browser processor time, which on a small machine the training misses.
+SECONDS_BETWEEN_LOOKS = 2.0
 NO_RUN = "No run yet. Choose a plan and press Start training: it appears here."
 STOP, STOPPING = "Stop and keep what it has learned", "Stopping after this step…"
 STARTING = "The worker is starting."
@@ -251,7 +252,7 @@ def nothing(tab: TrainTab, sentence: str) -> dict[Component, Any]:
 
 
 def wire(tab: TrainTab) -> None:
-    """Show the chosen run whole, then each second what is new of it."""
+    """Show the chosen run whole, then every two seconds what is new of it."""
 
     @guarded
     def show_run(run_id: str | None) -> dict[Component, Any]:
