@@ -16,6 +16,7 @@ from tests.conftest import log_of, run_to_its_end
 from tests.engine import tiny
 
 STEPS, SAVED_AT = 4, 2
+STEPS_OF_A_RUN = 40  # enough that it can be stopped on its way
 # One of each kind: adapted layers, the model itself, a trained past, layers of our own, two adapters at once.
 EXACT = ("lora", "full", "prefix_tuning", "houlsby", "lora_prompt_tuning")
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -70,7 +71,7 @@ def test_adalora_goes_on_with_its_schedule(tmp_path: Path) -> None:
 
 @pytest.mark.trains
 def test_a_stopped_run_goes_on_and_ends_where_it_would_have(short_plan: Plan) -> None:
-    plan = short_plan.with_(max_steps=8, per_device_train_batch_size=4)
+    plan = short_plan.with_(max_steps=STEPS_OF_A_RUN, per_device_train_batch_size=4)
     run = runs.start(plan)
     for event in runs.follow(run.id):
         if event["kind"] == "step" and event["step"] == 3:
@@ -81,7 +82,7 @@ def test_a_stopped_run_goes_on_and_ends_where_it_would_have(short_plan: Plan) ->
     checkpoint = runs.resumable(stopped)
     assert checkpoint is not None
     before = runs.step_of(checkpoint)
-    assert 3 <= before < 8
+    assert 3 <= before < STEPS_OF_A_RUN
 
     runs.resume(run.id)
     with pytest.raises(PlanError, match="still running"):
@@ -92,7 +93,7 @@ def test_a_stopped_run_goes_on_and_ends_where_it_would_have(short_plan: Plan) ->
     assert (resumed.state, resumed.reason) == ("finished", ""), log_of(resumed)
     assert runs.resumable(resumed) is None
     steps = [event for event in events.since(run.folder)[0] if event["kind"] == "step"]
-    assert [event["step"] for event in steps] == list(range(1, 9)), "no step is done twice or left out"
+    assert [event["step"] for event in steps] == list(range(1, STEPS_OF_A_RUN + 1)), "no step is done twice or left out"
 
     whole = run_to_its_end(plan)
     expected = [event["loss"] for event in events.since(whole.folder)[0] if event["kind"] == "step"]
