@@ -122,7 +122,9 @@ def one_plan(process: Process, plan: Plan) -> None:
 
 def many_plans(process: Process, count: int) -> None:
     """Plans of the whole catalogue, one after the other."""
-    names = [model.id for model in models.catalogue().values() if model.task == "causal-lm"]
+    names = [
+        model.id for model in models.catalogue().values() if model.task == "causal-lm" and not model.id.startswith("demo/")
+    ]
     plans = [
         Plan(model=name, method=method, gpu=GPU, precision="bf16")
         for name, method in zip(itertools.cycle(names), itertools.islice(itertools.cycle(METHODS), count))
