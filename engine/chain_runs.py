@@ -1,19 +1,14 @@
 """Chains in the background: started, listed, stopped and resumed; and the process that conducts one.
 
-`python -m engine.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other. It is a
-process group of its own, holds the folder's lock for as long as it lives and needs no server. What it has done is in
-its `events.jsonl`, so a chain that was cut off goes on where it was: a finished stage is never run again, and a stage
-that is still training is waited for.
-
-A chain has no row in the lifecycle file: its folder says everything (`state`), as that of a merge does.
+`python -m engine.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other, as the
+process of a series (`engine/series.py`). A chain that was cut off goes on where it was: a finished stage is never run
+again, and a stage that is still training is waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
-import re
 import secrets
 import signal
 import sys
@@ -22,23 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-import filelock
-
-from engine import chains, events, runs, workers
+from engine import chains, events, runs, series
 from engine.chains import Chain, Progress
 from engine.events import Event, EventLog
-from engine.faults import in_plain_words
 from engine.home import home, write_atomically
 from engine.plan import Issue, PlanError
 from engine.runs import Run
 
 CHAIN_FILE = "chain.json"
-LOCK_FILE = "conductor.lock"
-LOG_FILE = "conductor.log"
-CHAIN_ID = re.compile(r"^[0-9a-f]{32}$")
-START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
 SECONDS_BETWEEN_TRIES = 1.0  # while another run is under way
-ACTIVE = ("starting", "running")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +51,7 @@ class ChainRun:
 
     @property
     def is_active(self) -> bool:
-        return self.state in ACTIVE
+        return self.state in runs.ACTIVE
 
     @property
     def run_id(self) -> str | None:
@@ -84,18 +71,18 @@ def chains_folder() -> Path:
 
 def folder_of(chain_id: str) -> Path:
     """The folder of a chain. Raises `PlanError` for words that are no id of a chain."""
-    if not CHAIN_ID.match(chain_id):
+    if not series.SERIES_ID.match(chain_id):
         raise PlanError([Issue(field="chain", message="there is no such chain.", fix="Choose one of the list.")])
     return chains_folder() / chain_id
 
 
 def get(chain_id: str) -> ChainRun | None:
     """The chain with this id, or None."""
-    if not CHAIN_ID.match(chain_id) or not (folder_of(chain_id) / CHAIN_FILE).is_file():
+    if not series.SERIES_ID.match(chain_id) or not (folder_of(chain_id) / CHAIN_FILE).is_file():
         return None
     told = json.loads((folder_of(chain_id) / CHAIN_FILE).read_text(encoding="utf-8"))
     happened, _ = events.since(folder_of(chain_id))
-    state, message = _state(chain_id, happened)
+    state, message = series.state(folder_of(chain_id), happened)
     done = progress(happened)
     return ChainRun(
         id=chain_id,
@@ -126,19 +113,6 @@ def progress(happened: list[Event]) -> Progress:
         results={event["number"]: event["model"] for event in happened if event["kind"] == "result"},
         report=tuple({event["row"]["when"]: event["row"] for event in happened if event["kind"] == "looked"}.values()),
     )
-
-
-def _state(chain_id: str, happened: list[Event]) -> tuple[str, str]:
-    """(state, the last message) from the events and the lock."""
-    last = happened[-1] if happened else {"kind": "queued", "time": 0.0}
-    message = str(last.get("message", ""))
-    if last["kind"] in events.ENDINGS:
-        return last["kind"], message
-    if workers.lock_is_held(folder_of(chain_id), LOCK_FILE):
-        return "running", message
-    if last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS:
-        return "starting", message
-    return "interrupted", "The chain was cut off. Resume it: finished stages are kept."
 
 
 # --- starting, resuming, stopping -----------------------------------------------------------------------------------
@@ -179,8 +153,7 @@ def stop(chain_id: str) -> None:
     chain = get(chain_id)
     if chain is None:
         return
-    begun = [event for event in events.since(chain.folder)[0] if event["kind"] == "started"]
-    process = workers.find(begun[-1]["pid"], begun[-1]["pid_started"]) if begun else None
+    process = series.process_of(chain.folder)
     if process is not None and chain.is_active:
         process.send_signal(signal.SIGTERM)
     elif chain.run_id is not None:
@@ -188,8 +161,7 @@ def stop(chain_id: str) -> None:
 
 
 def _launch(chain_id: str) -> ChainRun:
-    EventLog(folder_of(chain_id)).write("queued", message="Starting.")
-    workers.launch("engine.chain_runs", folder_of(chain_id), LOG_FILE)
+    series.launch("engine.chain_runs", folder_of(chain_id))
     started = get(chain_id)
     assert started is not None
     return started
@@ -254,7 +226,6 @@ def conduct(folder: Path, log: EventLog) -> None:
     happened, _ = events.since(folder)
     chain = chains.from_dict(json.loads((folder / CHAIN_FILE).read_text(encoding="utf-8"))["chain"])
     conductor = Conductor(log)
-    log.write("started", pid=os.getpid(), pid_started=workers.start_time(os.getpid()), stages=len(chain.stages))
     try:
         chains.run_chain(chain, conductor.watch, tell=log.write, before_each=conductor.before_each, done=progress(happened))
     except KeyboardInterrupt:
@@ -264,23 +235,6 @@ def conduct(folder: Path, log: EventLog) -> None:
     log.write("finished", message="")
 
 
-def main(folder: Path) -> int:
-    """Conduct; whatever happens becomes the last event. Returns the exit code."""
-    try:
-        lock = workers.hold_lock(folder, LOCK_FILE)
-    except filelock.Timeout:
-        print("This chain is being run already.", file=sys.stderr)
-        return 3
-    log = EventLog(folder)
-    with lock:
-        try:
-            with in_plain_words():
-                conduct(folder, log)
-        except PlanError as error:
-            log.write("failed", message=str(error))
-            return 1
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]).resolve()))
+    FOLDER = Path(sys.argv[1]).resolve()
+    sys.exit(series.run(FOLDER, lambda log: conduct(FOLDER, log)))

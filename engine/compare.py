@@ -4,16 +4,14 @@
     compare.rows(comparison)        # what is known of each method by now
 
 The runs are ordinary ones, on the same rows, with the same seed and held-out rows; each method takes its own defaults
-and learning rate. They are started by a process of the comparison's own, which outlives the page and the server, and
-notes in `events.jsonl` which run belongs to which method. A run that fails does not keep the others from their turn.
+and learning rate. They are started by the process of a series (`engine/series.py`), which notes in `events.jsonl` which
+run belongs to which method. A run that fails does not keep the others from their turn.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import re
 import secrets
 import signal
 import sys
@@ -24,19 +22,13 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import filelock
-
-from engine import checks, events, runs, scoring, workers
+from engine import checks, events, runs, scoring, series, workers
 from engine.home import home, write_atomically
 from engine.methods import METHODS
 from engine.plan import Issue, Plan, PlanError, nearest
 from engine.runs import Run
 
 COMPARISON_FILE = "comparison.json"
-COMPARISON_ID = re.compile(r"^[0-9a-f]{32}$")
-LOCK_FILE = "compare.lock"
-LOG_FILE = "compare.log"
-START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
 LOOK_SECONDS = 0.5  # between two looks at the run under way
 FEWEST = 2
 
@@ -87,7 +79,7 @@ def folder() -> Path:
 
 def get(comparison_id: str) -> Comparison | None:
     """The comparison with this id; None if there is none, or its plan is of another version of this program."""
-    if not COMPARISON_ID.match(comparison_id):
+    if not series.SERIES_ID.match(comparison_id):
         return None
     try:
         values = json.loads((folder() / comparison_id / COMPARISON_FILE).read_text(encoding="utf-8"))
@@ -103,14 +95,9 @@ def every() -> list[Comparison]:
 
 
 def state(comparison: Comparison) -> str:
-    """running, finished, stopped or interrupted, from its last event and its process."""
-    happened = events.since(comparison.folder)[0]
-    last = happened[-1] if happened else {"kind": "queued", "time": comparison.created}
-    if last["kind"] in events.ENDINGS:
-        return last["kind"]
-    just_launched = last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS
-    alive = just_launched or workers.lock_is_held(comparison.folder, LOCK_FILE)
-    return "running" if alive else "interrupted"
+    """running, finished, stopped, failed or interrupted, from its last event and its process."""
+    now, _ = series.state(comparison.folder, events.since(comparison.folder)[0])
+    return "running" if now in runs.ACTIVE else now
 
 
 def rows(comparison: Comparison) -> list[Row]:
@@ -224,14 +211,12 @@ def go_on(comparison: Comparison) -> None:
 
 
 def _launch(comparison: Comparison) -> None:
-    events.EventLog(comparison.folder).write("queued")
-    workers.launch("engine.compare", comparison.folder, LOG_FILE)
+    series.launch("engine.compare", comparison.folder)
 
 
 def stop(comparison: Comparison) -> None:
     """Ask the comparison to stop: the run under way saves what it has, the others do not start."""
-    began = [event for event in events.since(comparison.folder)[0] if event["kind"] == "began"]
-    process = workers.find(began[-1]["pid"], began[-1]["pid_started"]) if began else None
+    process = series.process_of(comparison.folder)
     if process is not None:
         process.send_signal(signal.SIGTERM)
 
@@ -326,16 +311,8 @@ def main(comparison_folder: Path) -> int:
     if comparison is None:
         print("There is no comparison in this folder.", file=sys.stderr)
         return 2
-    try:
-        lock = workers.hold_lock(comparison_folder, LOCK_FILE)
-    except filelock.Timeout:
-        print("This comparison already has a process.", file=sys.stderr)
-        return 3
-    log, stop = events.EventLog(comparison_folder), Stop()
-    with lock:
-        log.write("began", pid=os.getpid(), pid_started=workers.start_time(os.getpid()))
-        work(comparison, log, stop)
-    return 0
+    stop = Stop()
+    return series.run(comparison_folder, lambda log: work(comparison, log, stop))
 
 
 if __name__ == "__main__":

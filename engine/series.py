@@ -1,0 +1,72 @@
+"""Several runs, one after the other: the folder of such a series, and the process of its own that starts them.
+
+A chain (`engine/chain_runs.py`) and a comparison (`engine/compare.py`) are series. A series has no row in the lifecycle
+file: its folder says everything. Its process holds the folder's lock for as long as it lives, is a group of its own and
+outlives the page and the server; what it did is in the folder's `events.jsonl`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import filelock
+import psutil
+
+from engine import events, workers
+from engine.events import Event, EventLog
+from engine.faults import in_plain_words
+from engine.plan import PlanError
+
+SERIES_ID = re.compile(r"^[0-9a-f]{32}$")
+LOCK_FILE = "process.lock"
+LOG_FILE = "process.log"
+START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
+
+
+def state(folder: Path, happened: Sequence[Event]) -> tuple[str, str]:
+    """(starting, running, finished, stopped, failed or interrupted; the last message) from the events and the lock."""
+    last = happened[-1] if happened else {"kind": "queued", "time": 0.0}
+    message = str(last.get("message", ""))
+    if last["kind"] in events.ENDINGS:
+        return last["kind"], message
+    if workers.lock_is_held(folder, LOCK_FILE):
+        return "running", message
+    if last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS:
+        return "starting", message
+    return "interrupted", "It was cut off. Resume it: what has finished is kept."
+
+
+def launch(module: str, folder: Path) -> None:
+    """Start the series' process, or start it again."""
+    EventLog(folder).write("queued", message="Starting.")
+    workers.launch(module, folder, LOG_FILE)
+
+
+def process_of(folder: Path) -> psutil.Process | None:
+    """The series' process, if it lives."""
+    begun = [event for event in events.since(folder)[0] if event["kind"] == "started"]
+    return workers.find(begun[-1]["pid"], begun[-1]["pid_started"]) if begun else None
+
+
+def run(folder: Path, work: Callable[[EventLog], None]) -> int:
+    """The body of the series' process: whatever happens becomes the last event. Returns the exit code."""
+    try:
+        lock = workers.hold_lock(folder, LOCK_FILE)
+    except filelock.Timeout:
+        print("This has a process already.", file=sys.stderr)
+        return 3
+    log = EventLog(folder)
+    with lock:
+        log.write("started", pid=os.getpid(), pid_started=workers.start_time(os.getpid()))
+        try:
+            with in_plain_words():
+                work(log)
+        except PlanError as error:
+            log.write("failed", message=str(error))
+            return 1
+    return 0
