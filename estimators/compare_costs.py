@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from engine.compare import with_method
-from engine.methods import METHODS
 from engine.plan import Plan, PlanError
 from estimators.estimate import Estimate
-from estimators.survey import MethodRow
+from estimators.survey import MethodRow, as_row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,19 +37,7 @@ def costs(plan: Plan, methods: Iterable[str], ask: Callable[[Plan], Estimate]) -
 
 
 def _row(plan: Plan, key: str, ask: Callable[[Plan], Estimate]) -> MethodRow:
-    found: Estimate | None = None
-    problem = ""
     try:
-        found = ask(with_method(plan, key))
+        return as_row(key, ask(with_method(plan, key)), "")
     except PlanError as error:
-        problem = error.issues[0].sentence()
-    return MethodRow(
-        key=key,
-        label=METHODS[key].label,
-        trainable_params=found.trainable_params if found else None,
-        total_params=found.total_params if found else None,
-        memory=found.memory.total if found else None,
-        fits=found.fits if found else None,
-        seconds=found.total_seconds.likely if found and found.total_seconds else None,
-        note=problem,
-    )
+        return as_row(key, None, error.issues[0].sentence())

@@ -121,7 +121,11 @@ def method_survey(plan: Plan) -> list[MethodRow]:
 
 def method_row(plan: Plan, key: str) -> MethodRow:
     """The plan with another method and that method's own defaults; with the plan's own method, the plan as it is."""
-    found, problem = _asked(with_method(plan, key))
+    return as_row(key, *_asked(with_method(plan, key)))
+
+
+def as_row(key: str, found: Estimate | None, problem: str) -> MethodRow:
+    """A method's estimate as a row; None with the problem that there is instead."""
     return MethodRow(
         key=key,
         label=METHODS[key].label,

@@ -18,7 +18,7 @@ from engine import chain_runs, chains, downloads, forgetting, runs
 from engine.chain_runs import ChainRun
 from engine.objectives import OBJECTIVES
 from engine.runs import Run
-from ui import chain_builder, charts, form, markup, ship_tab, train_tab, words
+from ui import address, chain_builder, charts, form, markup, ship_tab, train_tab, words
 from ui.border import guarded
 from ui.chain_builder import Builder
 
@@ -281,6 +281,7 @@ def wire(tab: ChainTab, the_form: form.Form, estimator: Estimator) -> None:
 
     begun: dict[str, Any] = {"outputs": [tab.picker, *tab.rendered], "trigger_mode": "once", **quiet | {"concurrency_limit": 1}}
     tab.picker.change(show_chain, tab.picker, tab.rendered, trigger_mode="always_last", **quiet)
+    tab.picker.input(None, tab.picker, None, js=address.remember("chain"), api_visibility="private")
     tab.timer.tick(follow_chain, [tab.picker, tab.watch], tab.rendered, trigger_mode="once", **quiet)
     tab.tab.select(guarded(listed), tab.picker, tab.picker, **quiet)
     tab.builder.start.click(start_draft, [tab.builder.draft, tab.builder.name], **begun)

@@ -18,7 +18,7 @@ from engine.compare import Comparison, Row
 from engine.methods import METHODS
 from engine.plan import Plan
 from estimators.compare_costs import Costs, costs
-from ui import compare_views, form, markup, words
+from ui import address, compare_views, form, markup, words
 from ui.border import guarded
 from ui.compare_views import AXES, COLUMNS
 from ui.form import Form
@@ -268,7 +268,7 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
     )
     tab.tab.select(guarded(refresh), tab.picker, tab.picker, **quiet)
     tab.picker.change(show_anew, [tab.picker, tab.sort], tab.rendered, trigger_mode="always_last", **quiet)
-    tab.picker.input(None, tab.picker, None, js=REMEMBER, api_visibility="private")
+    tab.picker.input(None, tab.picker, None, js=address.remember("compare"), api_visibility="private")
     tab.quality.input(judge, [tab.picker, tab.quality], tab.plots, **quiet)
     tab.sort.input(show, shown, tab.rendered, **quiet)
     tab.timer.tick(look, [*shown, tab.seen], tab.rendered, trigger_mode="once", **quiet)
@@ -280,15 +280,6 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
         concurrency_limit=1,
         show_progress="hidden",
         api_visibility="private",
-    ).success(None, tab.picker, None, js=REMEMBER, api_visibility="private")
+    ).success(None, tab.picker, None, js=address.remember("compare"), api_visibility="private")
     tab.stop.click(stop, tab.picker, tab.stop, **quiet)
     tab.go_on.click(go_on, shown, tab.rendered, trigger_mode="once", **quiet)
-
-
-# A comparison that a person chose or started is kept in the address: a reload, a bookmark or a second tab shows it again.
-REMEMBER = """(comparison) => {
-    const address = new URL(window.location);
-    for (const name of ['again', 'run', 'compare']) address.searchParams.delete(name);
-    if (comparison) address.searchParams.set('compare', comparison);
-    window.history.replaceState({}, '', address);
-}"""

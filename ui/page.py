@@ -17,6 +17,7 @@ from engine.home import ASSETS
 from engine.joint import Joint
 from ui import (
     adapters_card,
+    address,
     api,
     chain_tab,
     compare_tab,
@@ -51,12 +52,6 @@ __all__ = ["CSS_PATHS", "HEAD", "TITLE", "build_page", "theme"]
 TITLE = "Fitting Room"
 CSS_PATHS = [ASSETS / "style.css"]
 HEAD = '<meta name="description" content="Plan, run and ship LLM fine-tunes.">'
-
-# The address says which run, chain or comparison to show (?run=, ?chain=, ?compare=) or whose plan to load (?again=).
-READ_ADDRESS = """() => {
-    const words = new URLSearchParams(window.location.search);
-    return ['run', 'again', 'chain', 'compare'].map((name) => words.get(name) || '');
-}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +137,7 @@ def _wire_start(page: Page) -> None:
         concurrency_limit=1,
         show_progress="hidden",
         api_name="start",
-    ).success(None, page.train.picker, None, js=train_tab.REMEMBER_RUN, api_visibility="private")
+    ).success(None, page.train.picker, None, js=address.remember("run"), api_visibility="private")
 
 
 def _wire_next_steps(page: Page) -> None:
@@ -179,15 +174,15 @@ def _wire_address(page: Page, blocks: gr.Blocks) -> None:
             updates |= {page.tabs: gr.Tabs(selected="compare"), page.compare.picker: compare_tab.picked(comparison_id)}
         return updates | (_plan_again(page, again) if again else {})
 
-    address = [gr.Textbox(visible=False, label=f"{name} of the address") for name in ("Run", "Plan", "Chain", "Comparison")]
+    asked = [gr.Textbox(visible=False, label=f"{name} of the address") for name in ("Run", "Plan", "Chain", "Comparison")]
     blocks.load(
         open_page,
-        address,
+        asked,
         [
             *(page.tabs, page.train.picker, page.chain.picker, page.compare.picker, page.history.table),
             *page.plan.form.controls.values(),
         ],
-        js=READ_ADDRESS,
+        js=address.READ,
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",

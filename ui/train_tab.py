@@ -19,7 +19,7 @@ from engine import downloads, events, runs
 from engine.methods import METHODS
 from engine.runs import Run
 from estimators import measured
-from ui import charts, fitcard, markup, run_picker, words
+from ui import address, charts, fitcard, markup, run_picker, words
 from ui.border import guarded
 from ui.curves import Curves
 
@@ -272,7 +272,7 @@ def wire(tab: TrainTab) -> None:
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     tab.picker.change(show_run, tab.picker, tab.rendered, trigger_mode="always_last", **quiet)
     tab.timer.tick(follow_run, [tab.picker, tab.watch], tab.rendered, trigger_mode="once", **quiet)
-    tab.picker.input(None, tab.picker, None, js=REMEMBER_RUN, api_visibility="private")
+    tab.picker.input(None, tab.picker, None, js=address.remember("run"), api_visibility="private")
 
     @guarded
     def resume_run(run_id: str) -> dict[Component, Any]:
@@ -291,12 +291,3 @@ def stop_run(run_id: str) -> dict[str, Any]:
     """Ask the run to stop after its step and to save what it has."""
     runs.stop(run_id)
     return gr.update(value=STOPPING, interactive=False)
-
-
-# A run that a person chose or started is kept in the address: a reload, a bookmark or a second tab shows it again.
-REMEMBER_RUN = """(run) => {
-    const address = new URL(window.location);
-    address.searchParams.delete('again');
-    if (run) address.searchParams.set('run', run); else address.searchParams.delete('run');
-    window.history.replaceState({}, '', address);
-}"""

@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, l1_loss
 from torch.overrides import TorchFunctionMode
-from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArguments
+from transformers import EvalPrediction, PretrainedConfig, Trainer
 
 from engine import build
 from engine.data.pictures import open_image
 from engine.detections import Boxes, found, mean_average_precision
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
-from engine.recipes.causal import arguments
 from engine.recipes.images import image_settings
+from engine.recipes.vision import pictures_trainer
 
 OBJECTS = 8  # in an image of a dry run: COCO has 7.7 on average (https://arxiv.org/abs/1405.0312)
 # Height and width that image processors make where neither folder nor config says: DETR's, and those of RT-DETR's kin, which
@@ -43,23 +43,8 @@ def detection_trainer(setup: Setup) -> Trainer:
     def precision(prediction: EvalPrediction) -> dict[str, float]:
         return {"map_50": map_of(prediction, len(places))}
 
-    return Trainer(
-        model=setup.model,
-        args=arguments(
-            setup,
-            TrainingArguments,
-            remove_unused_columns=False,
-            label_names=["labels"],
-            prediction_loss_only=False,
-            eval_do_concat_batches=False,  # each image has boxes of its own number
-        ),
-        data_collator=collate,
-        train_dataset=setup.train_rows,
-        eval_dataset=setup.eval_rows or None,
-        processing_class=setup.processor,
-        compute_metrics=precision,
-        preprocess_logits_for_metrics=scores_and_boxes,
-    )
+    # Each image has boxes of its own number, so that batches cannot be put together.
+    return pictures_trainer(setup, collate, precision, scores_and_boxes, eval_do_concat_batches=False)
 
 
 def inputs_of(model: torch.nn.Module) -> tuple[str, ...]:

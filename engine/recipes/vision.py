@@ -19,8 +19,13 @@ from engine.recipes.labels import IGNORED, accuracy, own_loss
 _NO_COUNT = "TRANSFORMERS_DISABLE_TORCH_CHECK"  # read by transformers 5 at each check
 
 
-def _trainer(setup: Setup, collate: Any, metrics: Any = None) -> Trainer:
-    """transformers' Trainer on rows as they are: pictures are opened batch by batch, never all at once."""
+def pictures_trainer(setup: Setup, collate: Any, metrics: Any = None, logits: Any = None, **changes: Any) -> Trainer:
+    """transformers' Trainer on rows as they are: pictures are opened batch by batch, never all at once.
+
+    Args:
+        metrics, logits: its `compute_metrics` and `preprocess_logits_for_metrics`.
+        changes: further settings.
+    """
     return Trainer(
         model=setup.model,
         args=arguments(
@@ -29,12 +34,14 @@ def _trainer(setup: Setup, collate: Any, metrics: Any = None) -> Trainer:
             remove_unused_columns=False,
             label_names=["labels"],
             prediction_loss_only=metrics is None,
+            **changes,
         ),
         data_collator=collate,
         train_dataset=setup.train_rows,
         eval_dataset=setup.eval_rows or None,
         processing_class=setup.processor,
         compute_metrics=metrics,
+        preprocess_logits_for_metrics=logits,
     )
 
 
@@ -49,7 +56,7 @@ def class_trainer(setup: Setup) -> Trainer:
         pixels = setup.processor(images=[open_image(row["image"]) for row in rows], return_tensors="pt")["pixel_values"]
         return {"pixel_values": pixels, "labels": torch.tensor([places[str(row["label"])] for row in rows])}
 
-    return _trainer(setup, collate, accuracy)
+    return pictures_trainer(setup, collate, accuracy)
 
 
 def class_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
@@ -66,7 +73,7 @@ def words_trainer(setup: Setup) -> Trainer:
     def collate(rows: list[Row]) -> Batch:
         return answer_batch(setup.processor, [images_of(row) for row in rows], [encode.image_chat(row) for row in rows])
 
-    return _trainer(setup, collate)
+    return pictures_trainer(setup, collate)
 
 
 def images_of(row: Row) -> list[Any]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import functools
-import logging
 import re
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +26,7 @@ RATE = 1e-2
 GROUPS = ("full", "bitfit", "ln_tuning", "lora", "oft", "fourierft", "ia3", "houlsby", "prompt_tuning", "prefix_tuning")
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    """PEFT says much about layers that it adapts all the same."""
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 def applied(method: str, family: str, device: str = "cpu") -> Any:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import functools
 import gc
 import json
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,13 +26,7 @@ BIASED = "bitfit"  # in a method's name: it needs a model with biases
 UNTIED = ("trainable_tokens",)  # needs a model whose two ends are apart
 
 
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-    logging.disable(logging.NOTSET)
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 @pytest.fixture(autouse=True, scope="module")
