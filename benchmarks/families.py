@@ -373,8 +373,17 @@ _LITGPT_MODELS = {
     "meta-llama/Meta-Llama-3.1-8B": "meta-llama/Llama-3.1-8B",
     "unsloth/Mistral-7B-v0.2": "mistralai/Mistral-7B-v0.1",
 }
-_QUERY_VALUE = {"phi": ["q_proj", "v_proj"], "llama": ["q_proj", "v_proj"], "stablelm": ["query_key_value"]}
-_LITGPT_NAMES = ("query", "key", "value", "projection", "mlp", "head")
+# Which layers of transformers' models its switches lora_query, lora_key, ... mean. Some models have one matrix for three.
+_LLAMA_NAMES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj up_proj down_proj")
+_LITGPT_NAMES = {
+    "phi-3": ("qkv_proj", "qkv_proj", "qkv_proj", "o_proj", "gate_up_proj down_proj"),
+    "phi": ("q_proj", "k_proj", "v_proj", "dense", "fc1 fc2"),
+    "stablelm-base-alpha": ("query_key_value",) * 3 + ("dense", "dense_h_to_4h dense_4h_to_h"),
+    "falcon": ("query_key_value",) * 3 + ("dense", "dense_h_to_4h dense_4h_to_h"),
+    "llama": _LLAMA_NAMES,
+    "gemma": _LLAMA_NAMES,
+    "mistral": _LLAMA_NAMES,
+}
 
 
 def _litgpt_plan(point: Point) -> Plan | None:
@@ -392,12 +401,14 @@ def _litgpt_plan(point: Point) -> Plan | None:
         method_options=options,
         quantization="nf4" if quantized else "none",
         double_quantization="dq" in (point["quant"] or ""),
+        keep_quantized_inputs=True,  # bitsandbytes 0.41 and 0.42
         precision="bf16",
         autocast=False,
         adapter_dtype="bf16",
         loss="full",
         gradient_checkpointing=bool(point["grad_checkpointing"]),
         per_device_train_batch_size=point["batch"],
+        gradient_accumulation_steps=point["grad_accum"] or 1,
         max_length=point["seq_len"],
         gpu=gpu_of(point),
         num_gpus=point["n_gpus"],
@@ -406,16 +417,19 @@ def _litgpt_plan(point: Point) -> Plan | None:
 
 
 def _litgpt_lora(point: Point) -> dict[str, Any] | None:
-    """Its LoRA switches by PEFT's names, for models whose layers are named like Llama's."""
-    settings = point["method_config"]
-    names = {"query": ["q_proj"], "key": ["k_proj"], "value": ["v_proj"], "projection": ["o_proj"]}
-    mlp = ["gate_proj", "up_proj", "down_proj"]
-    if not any(word in point["model"].lower() for word in ("llama", "gemma", "mistral")) or "gemma-2-" in point["model"]:
+    """Its LoRA switches by PEFT's names; a dropout of 0.05 on queries and values is what its script does by itself."""
+    names = next((names for word, names in _LITGPT_NAMES.items() if word in point["model"].lower()), None)
+    if names is None:
         return None
-    if "lora_r" not in settings:
-        return {"r": settings.get("r", 8), "target_modules": ["q_proj", "v_proj"]}
-    targets = [name for switch, ours in names.items() if settings[f"lora_{switch}"] for name in ours]
-    return {"r": settings["lora_r"], "target_modules": targets + (mlp if settings["lora_mlp"] else [])}
+    settings = point["method_config"]
+    switches = [
+        settings.get(f"lora_{part}", part in ("query", "value")) for part in ("query", "key", "value", "projection", "mlp")
+    ]
+    targets = {name for switch, some in zip(switches, names, strict=True) if switch for name in some.split()}
+    if settings.get("lora_head"):
+        targets.add("lm_head")
+    rank = settings.get("lora_r", settings.get("r", 8))
+    return {"r": rank, "target_modules": sorted(targets), "lora_dropout": settings.get("lora_dropout", 0.05)}
 
 
 # --- MosaicML's LLM Foundry -----------------------------------------------------------------------------------------

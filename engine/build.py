@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import chat_templates, checks, data, hub_answers, models, optimizers, packed
+from engine import chat_templates, checks, data, hub_answers, model_sizes, models, optimizers, packed
 from engine.data.values import classes_in
-from engine.methods import METHODS, option_values, unfit
+from engine.methods import METHODS, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Issue, Plan, PlanError
 
@@ -78,9 +78,7 @@ def _refuse_packed(plan: Plan, config: PretrainedConfig, device: str) -> None:
 def _refuse_unfit(plan: Plan, base: torch.nn.Module) -> None:
     """What `checks` says of models that it knows, said of all."""
     method = METHODS[plan.method]
-    why = unfit(method, base.config.model_type, task_of(plan))
-    if method.untied and task_of(plan).key == "causal-lm" and base.config.get_text_config().tie_word_embeddings:
-        why = "trains token vectors, and this model's output layer is made of the same ones, which the loss cannot tell apart."
+    why = unfit(method, base.config.model_type, task_of(plan), tied=is_tied(base.config.get_text_config().to_dict()))
     if why:
         raise PlanError([Issue(field="method", message=f"{method.label} {why}", fix="Use LoRA, or another model.")])
 
@@ -114,20 +112,23 @@ def prepare_for_kbit(base: torch.nn.Module) -> None:
 def adapter_dtype(plan: Plan) -> torch.dtype | None:
     """The number type that the adapter is cast to; None leaves it as PEFT makes it (fp32) or as the model is (no adapter).
 
-    TRL's SFTTrainer trains adapters in bf16 on a quantised base (the QLoRA paper's choice), and so do runs of this program.
+    TRL's trainers train adapters in bf16 on a quantised base (the QLoRA paper's choice), and so do runs of this program,
+    but for those of other trainers that do without mixed precision.
     """
     import torch
 
     if METHODS[plan.method].whole_model:
         return None
     if plan.adapter_dtype == "auto":
-        return torch.bfloat16 if checks.quantization(plan) != "none" else None
+        mixed = plan.precision != "fp32" or OBJECTIVES[plan.objective].trainer.startswith("trl.")
+        return torch.bfloat16 if mixed and checks.quantization(plan) != "none" else None
     return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[plan.adapter_dtype]
 
 
 def _cast_trained(model: torch.nn.Module, number_type: torch.dtype) -> None:
-    for parameter in model.parameters():
-        if parameter.requires_grad:
+    """But for DoRA's lengths, as in TRL 1.16: their steps are smaller than what bf16 can tell apart."""
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and "lora_magnitude_vector" not in name:
             parameter.data = parameter.data.to(number_type)
 
 
@@ -220,13 +221,18 @@ def _refuse_absurd(config: PretrainedConfig) -> None:
     text = config.get_text_config()
     names = ("hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads", "intermediate_size")
     sizes = {name: getattr(text, name) for name in names if getattr(text, name, None) is not None}
-    wrong = [name for name, size in sizes.items() if isinstance(size, bool) or not isinstance(size, int) or size <= 0]
+    wrong = [name for name, size in sizes.items() if not model_sizes.is_size(name, size)]
     if not wrong:
-        hidden, layers, vocabulary = (sizes.get(name, 0) for name in names[:3])
+        hidden, layers, vocabulary = (max(size) if isinstance(size := sizes.get(name, 0), list) else size for name in names[:3])
         wrong = ["hidden_size"] if max(12 * layers * hidden**2, vocabulary * hidden) > MAX_PARAMS else []
     if wrong:
         message = f"the config's {' and '.join(wrong)} is no size that a model has."
         raise PlanError([Issue(field="model", message=message, fix="Check the numbers in the config.")])
+    heads, shared = sizes.get("num_attention_heads"), getattr(text, "num_key_value_heads", None)
+    if isinstance(heads, int) and isinstance(shared, int) and (shared <= 0 or heads % shared):
+        message = f"the config's {heads} attention heads cannot share {shared} heads of keys and values."
+        fix = "Make num_attention_heads a multiple of num_key_value_heads."
+        raise PlanError([Issue(field="model", message=message, fix=fix)])
 
 
 def weights_location(plan: Plan) -> str:
@@ -309,16 +315,22 @@ def load_processor(plan: Plan) -> Any:
 
 
 def quantization_config(plan: Plan) -> Any:
-    """bitsandbytes' settings for the plan, or None."""
+    """bitsandbytes' settings for the plan, or None.
+
+    A head that is made anew is trained, so it stays as it is: transformers (5.23) by itself leaves the last layer aside only
+    where that has no bias.
+    """
     from transformers import BitsAndBytesConfig
 
     kind = checks.quantization(plan)
+    heads = list(task_of(plan).head) or None
     if kind == "none":
         return None
     if kind == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=heads)
     return BitsAndBytesConfig(
         load_in_4bit=True,
+        llm_int8_skip_modules=heads,  # of 4 bits too, whatever its name says
         bnb_4bit_quant_type=kind,
         bnb_4bit_use_double_quant=plan.double_quantization,
         bnb_4bit_compute_dtype=compute_dtype(plan),
@@ -338,8 +350,9 @@ def build_bare(plan: Plan, config: PretrainedConfig) -> PreTrainedModel:
 
 def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
     """On "meta": put bitsandbytes' layers where transformers would put them while it loads a quantised model."""
+    import torch
     from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-    from transformers.quantizers.base import get_keys_to_not_convert
+    from transformers.quantizers.base import HfQuantizer
 
     settings = quantization_config(plan)
     stored = packed.of_config(model.config)
@@ -347,7 +360,12 @@ def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
         packed.replace_linear_layers(model, stored)
     if settings is None:
         return
-    replace_with_bnb_linear(model, get_keys_to_not_convert(model), settings)
+    aside = HfQuantizer.get_modules_to_not_convert(model, settings.llm_int8_skip_modules, model._keep_in_fp32_modules)
+    replace_with_bnb_linear(model, aside, settings)
+    replaced = (module for module in model.modules() if hasattr(module, "source_cls"))
+    for module in replaced:
+        if module.bias is not None:  # of the type that loading gives it
+            module.bias = torch.nn.Parameter(module.bias.to(torch_dtype(plan)), requires_grad=False)
     model.is_loaded_in_4bit, model.is_loaded_in_8bit = settings.load_in_4bit, settings.load_in_8bit
     model.is_quantized = True
     model.requires_grad_(False)

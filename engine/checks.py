@@ -15,14 +15,17 @@ from typing import Any
 from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
-from engine.methods import EITHER_OR, METHODS, Method, option_values, unfit
+from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
-from engine.plan import FIELDS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
+from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
 
 
 def check(plan: Plan) -> list[Issue]:
     """Everything that is wrong with the plan's own words: first each value by itself, then what they mean together."""
     issues = [issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)]
+    for place, source in enumerate(plan.datasets):
+        for name, knob in SOURCE_KNOBS.items():
+            issues += check_value(f"datasets[{place}].{name}", getattr(source, name), knob)
     if issues:
         return issues
     issues += _check_method(plan)
@@ -170,7 +173,7 @@ def _check_fit(plan: Plan) -> list[Issue]:
     config = models.find(plan.model).config
     model_type = str(config.get("model_type", "")) if config else ""
     method = METHODS[plan.method]
-    why = unfit(method, model_type, objectives.task_of(plan))
+    why = unfit(method, model_type, objectives.task_of(plan), tied=is_tied(config or {}))
     if not why and method.objectives and plan.objective not in method.objectives:
         why = f"does not go with {OBJECTIVES[plan.objective].label}: it looks at plain texts before the training."
     fix = "Use norm tuning (ln_tuning)." if "Norm tuning" in why else "Use LoRA, or another model."
@@ -191,6 +194,9 @@ def _check_options(options: Mapping[str, Any], method: Method | Objective) -> li
 
 
 def _check_quantization(plan: Plan, method: Method) -> list[Issue]:
+    if method.mixed_only and quantization(plan) != "none" and (plan.precision == "fp32" or not plan.autocast):
+        message = f"does not go with {method.label} on weights of {quantization(plan)}, which take mixed precision."
+        return [Issue(field="precision", message=f"fp32 {message}", fix="Use bf16 or fp16 with autocast, or the method LoRA.")]
     if quantization(plan) in method.quantizations or plan.quantization not in FIELDS["quantization"].choices:
         return []
     return [
@@ -315,10 +321,16 @@ def _check_sizes(plan: Plan) -> list[Issue]:
         )
         issues.append(Issue(field="r", message=message, fix=f"Use at most {width}; 8 to 64 is usual."))
     kind = quantization(plan)
-    if kind != "none" and config and config.get("model_type") in model_sizes.WITHOUT_LINEAR_LAYERS:
-        message = f"{kind} stores linear layers in fewer bits, and {config['model_type']} has none but its head."
+    if kind != "none" and config and config.get("model_type") in model_sizes.WITHOUT_PLAIN_LINEAR_LAYERS:
+        message = f"{kind} stores plain linear layers in fewer bits, and {config['model_type']} has none but its head."
         fix = "Use the quantization none, with a method that needs none."
         issues.append(Issue(field="quantization", message=message, fix=fix))
+    elif kind != "none" and model_sizes.experts(config):
+        message = (
+            f"{kind} does not reach this model's experts: transformers keeps them in one tensor each, which stays as it is."
+        )
+        fix = "The estimate counts them so. A model without experts is what 4 bits make small."
+        issues.append(Issue(field="quantization", message=message, fix=fix, severity="warning"))
     return issues
 
 

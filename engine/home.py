@@ -8,6 +8,7 @@
     chains/<id>/        chain.json, events.jsonl, conductor.log
     splits/             which rows of a data set are held out, for each seed and share
     uploads/<id>.jsonl  data files that people uploaded
+    compiled/           what numba compiled, where the program's own folder cannot be written to
 """
 
 from __future__ import annotations

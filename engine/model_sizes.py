@@ -11,6 +11,9 @@ from typing import Any
 
 from engine.plan import Issue
 
+# How many experts a config has. transformers 5 keeps them in one tensor, which bitsandbytes 0.50 leaves as it is
+# (https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849).
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 # Field names by what they mean, and the largest value that is believed: some ten times that of any published model
 # (405 B: 126 layers of 16384; a vocabulary of 262144; 512 experts).
 LARGEST = {
@@ -19,15 +22,16 @@ LARGEST = {
     ("vocab_size",): 2**23,
     ("num_attention_heads", "n_head", "n_heads", "num_heads", "num_key_value_heads"): 4096,
     ("intermediate_size", "ffn_dim", "d_ff", "n_inner", "moe_intermediate_size"): 2**21,
-    ("num_experts", "num_local_experts", "n_routed_experts"): 8192,
+    EXPERTS: 8192,
     ("max_position_embeddings", "n_positions"): 2**28,
 }
 LIMITS = {name: largest for names, largest in LARGEST.items() for name in names}
-MAY_BE_ZERO = ("num_experts", "num_local_experts", "n_routed_experts", "encoder_layers", "decoder_layers")
+MAY_BE_ZERO = (*EXPERTS, "encoder_layers", "decoder_layers")
 PARTS = ("text_config", "vision_config", "audio_config", "encoder", "decoder")  # configs within a config
 WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
-# Models that are made of convolutions: bitsandbytes quantises linear layers, and they have none but the head.
-WITHOUT_LINEAR_LAYERS = ("resnet", "regnet", "mobilenet_v1", "mobilenet_v2", "efficientnet")
+# Where nothing but the head is a plain linear layer, which is what transformers quantises (5.23, `replace_with_bnb_linear`):
+# models of convolutions, and Falcon, whose linear layers are of a class of their own.
+WITHOUT_PLAIN_LINEAR_LAYERS = ("resnet", "regnet", "mobilenet_v1", "mobilenet_v2", "efficientnet", "falcon")
 
 
 def check(config: Mapping[str, Any]) -> list[Issue]:
@@ -43,14 +47,14 @@ def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
     for name, value in config.items():
         if name in PARTS and isinstance(value, Mapping):
             yield from _wrong(value)
-        elif name in LIMITS and value is not None and not _is_size(name, value):
+        elif name in LIMITS and value is not None and not is_size(name, value):
             yield name
 
 
-def _is_size(name: str, value: Any) -> bool:
+def is_size(name: str, value: Any) -> bool:
     """A whole number within the limits; some families have one per layer or stage."""
     if isinstance(value, (list, tuple)):
-        return len(value) <= LIMITS["num_hidden_layers"] and all(_is_size(name, one) for one in value)
+        return len(value) <= LIMITS["num_hidden_layers"] and all(is_size(name, one) for one in value)
     least = 0 if name in MAY_BE_ZERO else 1
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= LIMITS[name]
 
@@ -62,3 +66,9 @@ def width(config: Mapping[str, Any] | None) -> int | None:
     text = config.get("text_config")
     inner = text if isinstance(text, Mapping) else config
     return next((inner[name] for name in WIDTHS if isinstance(inner.get(name), int)), None)
+
+
+def experts(config: Mapping[str, Any] | None) -> int:
+    """How many experts each layer of the model has; 0 where it is no mixture of experts."""
+    text = (config or {}).get("text_config") or config or {}
+    return max((text.get(name) or 0 for name in EXPERTS), default=0)

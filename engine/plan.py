@@ -72,10 +72,17 @@ class DataSource:
     """One data set of a plan: a demo id, an upload, a local file or a hub id, with its split, weight and columns."""
 
     path: str
-    split: str = "train"
-    config: str = ""  # of a hub set that has several
-    weight: float = 1.0
-    columns: Mapping[str, str] = dataclasses.field(default_factory=dict)  # our role -> the file's column
+    split: str = knob("train", "Split", "The split of a hub set.", kind="text")
+    config: str = knob("", "Config", "The config of a hub set that has several.", kind="text")
+    weight: float = knob(
+        1.0,
+        "Weight",
+        "How often its rows count: 2 takes each twice, 0.5 takes half of them.",
+        minimum=0,
+        maximum=10_000,
+        above=True,
+    )
+    columns: Mapping[str, str] = knob({}, "Columns", "Our column -> the file's.", kind="mapping")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,6 +272,14 @@ class Plan:
         kind="flag",
         group="hidden",
     )
+    keep_quantized_inputs: bool = knob(
+        False,
+        "Keep the inputs of 4-bit layers",
+        "bitsandbytes before 0.43.2 kept the input of every 4-bit layer for the backward pass, unless activations are "
+        "checkpointed.",
+        kind="flag",
+        group="hidden",
+    )
     gradient_checkpointing: bool = knob(
         False,
         "Gradient checkpointing",
@@ -366,6 +381,9 @@ class Plan:
 
 FIELDS: dict[str, Knob] = {field.name: field.metadata["knob"] for field in dataclasses.fields(Plan)}
 SOURCE_FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.fields(DataSource))
+SOURCE_KNOBS: dict[str, Knob] = {
+    field.name: field.metadata["knob"] for field in dataclasses.fields(DataSource) if field.metadata
+}
 
 
 def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:

@@ -187,8 +187,12 @@ def _in_advance(line: str) -> Iterator[None]:
 
     A run on this machine has the processor to itself.
     """
+    from estimators import allocator
     from estimators.estimator import probe
 
+    if not runs.active_runs():
+        allocator.compile()
+        yield
     with contextlib.suppress(PlanError), in_plain_words():
         values = _object(line)
         plan = Plan.from_dict(values.get("plan", {}) if "ask" in values else values)

@@ -13,16 +13,23 @@ With `expandable_segments:True` each pool is one segment that grows at its end b
 split off: gaps between blocks remain, those between segments do not.
 
 Small and large requests have a pool each, and neither sees the other, so each is replayed by itself. A step of a deep
-model is tens of thousands of moves and a person waits for it: `Pool.replay` is one loop over plain numbers.
+model is tens of thousands of moves and a person waits for it: the loop over them is compiled (numba), on first use.
 """
 
 from __future__ import annotations
 
-import bisect
 import functools
+import os
 from collections.abc import Sequence
+from pathlib import Path
 
+import numba
 import numpy as np
+
+from engine import home
+
+if not os.access(Path(__file__).parent, os.W_OK):  # numba keeps what it compiled beside the source, or fails
+    numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(home.home() / "compiled")
 
 MIB = 2**20
 ROUND = 512
@@ -33,6 +40,12 @@ OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from here on a segment of its own
 SEGMENT_ROUND = 2 * MIB  # kRoundLarge
 
 ADDRESS_BITS = 40  # of a key of the list of free blocks: addresses in units of 512 bytes, below 2^40 of them
+START, SIZE, BEFORE, AFTER, FREE = range(5)  # of a block: units, units, its neighbours in the segment or -1, 0 or 1
+# Of a pool's totals: TAIL is the last block of one that grows, UNUSED the first of those that became part of others.
+RESERVED, NEXT_ADDRESS, BLOCKS, CHUNKS, TAIL, UNUSED = range(6)
+KEY, BLOCK = range(2)  # of an entry in the list of free blocks: size * 2^ADDRESS_BITS + address, and which block it is
+CHUNK = 128  # entries of a piece of that list: it is sorted piece by piece, so that a move shifts few of thousands
+Lists = tuple[np.ndarray, np.ndarray, np.ndarray]  # the free blocks in chunks, the lengths of the chunks, their order
 
 
 class Pool:
@@ -41,92 +54,273 @@ class Pool:
     def __init__(self, *, small: bool, expandable: bool = False) -> None:
         self.small = small
         self.expandable = expandable
-        self.reserved = 0
-        self._next_address = 0
-        self._keys: list[int] = []  # the free blocks as size * 2^ADDRESS_BITS + address, sorted
-        self._size_at: dict[int, int] = {}  # start of a free block -> its size
-        self._start_of: dict[int, int] = {}  # end of a free block -> its start
-        self._held: dict[int, tuple[int, int]] = {}  # name -> (address, size)
+        self._totals = np.array([0, 0, 0, 0, -1, -1], dtype=np.int64)
+        self._blocks = np.zeros((0, 5), dtype=np.int64)
+        self._free = np.zeros((0, 2, CHUNK), dtype=np.int64)  # the list of free blocks, in chunks
+        self._lengths = np.zeros(0, dtype=np.int64)  # of the chunks
+        self._order = np.zeros(0, dtype=np.int64)  # the chunks in use from the smallest blocks to the largest, then the others
+        self._block_of = np.zeros(0, dtype=np.int64)  # by name
 
     def copy(self) -> Pool:
         """The same state, to go on from."""
         other = Pool(small=self.small, expandable=self.expandable)
-        other.reserved, other._next_address, other._keys = self.reserved, self._next_address, list(self._keys)
-        other._size_at, other._start_of, other._held = dict(self._size_at), dict(self._start_of), dict(self._held)
+        for name in ("_totals", "_blocks", "_free", "_lengths", "_order", "_block_of"):
+            setattr(other, name, getattr(self, name).copy())
         return other
 
     def forget_names(self) -> None:
         """What is held now stays for good: its names are free for others."""
-        self._held = {}
+        self._block_of = np.zeros(0, dtype=np.int64)
+
+    @property
+    def reserved(self) -> int:
+        """Units that were taken from the driver."""
+        return int(self._totals[RESERVED])
 
     @property
     def free(self) -> int:
         """Units that are reserved and not held."""
-        return sum(self._size_at.values())
+        blocks = self._blocks[: self._totals[BLOCKS]]
+        return int(blocks[blocks[:, FREE] == 1, SIZE].sum())
 
-    def replay(self, names: Sequence[int], sizes: Sequence[int]) -> None:
+    def replay(self, names: np.ndarray, sizes: np.ndarray) -> None:
         """Allocate `sizes` units for `names`, one after the other; a size of 0 frees what the name holds."""
-        keys, size_at, start_of, held = self._keys, self._size_at, self._start_of, self._held
-        find, insert = bisect.bisect_left, bisect.insort
-        least_rest = 1 if self.small or self.expandable else SMALL_LIMIT // ROUND + 1  # that is split off
-        mask = (1 << ADDRESS_BITS) - 1
-        for name, size in zip(names, sizes, strict=True):
-            if size:
-                place = find(keys, size << ADDRESS_BITS)
-                if place < len(keys):
-                    key = keys.pop(place)
-                    block, address = key >> ADDRESS_BITS, key & mask
-                    del size_at[address], start_of[address + block]
-                else:
-                    block, address = self._new_segment(size)
-                rest = block - size
-                if rest < least_rest:
-                    held[name] = address, block
-                    continue
-                held[name] = address, size
-                start, end = address + size, address + block
-            else:
-                start, size = held.pop(name)
-                end = start + size
-                after = size_at.pop(end, 0)
-                if after:
-                    del keys[find(keys, after << ADDRESS_BITS | end)]
-                    end += after
-                before = start_of.pop(start, -1)
-                if before >= 0:
-                    del keys[find(keys, start - before << ADDRESS_BITS | before)]
-                    start = before
-                rest = end - start
-            size_at[start], start_of[end] = rest, start
-            insert(keys, rest << ADDRESS_BITS | start)
+        most = int(self._totals[BLOCKS]) + 2 * int(np.count_nonzero(sizes))  # blocks: an allocation makes two at most
+        chunks = 2 * most // CHUNK + 2  # each is half full at least, but the last one
+        self._blocks, self._block_of = _widened(self._blocks, most), _widened(self._block_of, int(names.max(initial=-1)) + 1)
+        self._free, self._lengths = _widened(self._free, chunks), _widened(self._lengths, chunks)
+        self._order = np.append(self._order, np.arange(len(self._order), len(self._free)))
+        lists = (self._free, self._lengths, self._order)
+        _replay(names, sizes, self._blocks, lists, self._block_of, self._totals, self.small, self.expandable)
 
-    def _new_segment(self, size: int) -> tuple[int, int]:
-        """(units, address) of a block that is taken from the driver."""
-        if self.expandable:
-            return self._expand(size)
-        wanted = size * ROUND
-        if self.small:
-            segment = SMALL_SEGMENT
-        elif wanted < OWN_SEGMENT:
-            segment = LARGE_SEGMENT
+
+def _widened(array: np.ndarray, length: int) -> np.ndarray:
+    """The array with at least so many rows."""
+    if len(array) >= length:
+        return array
+    wider = np.zeros((length, *array.shape[1:]), dtype=np.int64)  # what is never touched takes no memory
+    wider[: len(array)] = array
+    return wider
+
+
+@numba.njit(cache=True)
+def _replay(
+    names: np.ndarray,
+    sizes: np.ndarray,
+    blocks: np.ndarray,
+    lists: Lists,
+    block_of: np.ndarray,
+    totals: np.ndarray,
+    small: bool,
+    expandable: bool,
+) -> None:
+    """The moves of `Pool.replay`, on its arrays."""
+    least_rest = 1 if small or expandable else SMALL_LIMIT // ROUND + 1  # that is split off
+    for move in range(len(names)):
+        name, size = names[move], sizes[move]
+        if size:
+            block = _take_best(size, blocks, lists, totals)
+            if block < 0:
+                block = _expand(size, blocks, lists, totals, small) if expandable else _new_segment(size, blocks, totals, small)
+            if blocks[block, SIZE] - size >= least_rest:
+                _split(block, size, blocks, lists, totals)
+            block_of[name] = block
         else:
-            segment = -(-wanted // SEGMENT_ROUND) * SEGMENT_ROUND
-        units, address = segment // ROUND, self._next_address
-        self._next_address += units + 1  # segments are no neighbours
-        self.reserved += units
-        return units, address
+            block = block_of[name]
+            after = blocks[block, AFTER]
+            if after >= 0 and blocks[after, FREE]:
+                _take(after, blocks, lists, totals)
+                _merge(block, after, blocks, totals)
+            before = blocks[block, BEFORE]
+            if before >= 0 and blocks[before, FREE]:
+                _take(before, blocks, lists, totals)
+                _merge(before, block, blocks, totals)
+                block = before
+            _give(block, blocks, lists, totals)
 
-    def _expand(self, size: int) -> tuple[int, int]:
-        """(units, address) of a block at the end of the one segment, which grows by whole pages: what is free there counts."""
-        page = (SMALL_SEGMENT if self.small else LARGE_SEGMENT) // ROUND
-        start = self._start_of.pop(self._next_address, self._next_address)
-        if start < self._next_address:
-            free = self._size_at.pop(start)
-            del self._keys[bisect.bisect_left(self._keys, free << ADDRESS_BITS | start)]
-        more = -(-(start + size - self._next_address) // page) * page
-        self._next_address += more
-        self.reserved += more
-        return self._next_address - start, start
+
+# --- the list of free blocks ------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def _find(key: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
+    """(the place of a chunk in the order, the place in it) of the first entry that is not below `key`."""
+    free, lengths, order = lists
+    low, high = 0, totals[CHUNKS]
+    while low < high:
+        middle = (low + high) // 2
+        chunk = order[middle]
+        if free[chunk, KEY, lengths[chunk] - 1] < key:
+            low = middle + 1
+        else:
+            high = middle
+    if low == totals[CHUNKS]:
+        return low, 0
+    chunk = order[low]
+    first, behind = 0, lengths[chunk]
+    while first < behind:
+        middle = (first + behind) // 2
+        if free[chunk, KEY, middle] < key:
+            first = middle + 1
+        else:
+            behind = middle
+    return low, first
+
+
+@numba.njit(cache=True)
+def _take_best(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> int:
+    """The smallest free block that is large enough, no longer free; -1 if there is none."""
+    at, place = _find(size << ADDRESS_BITS, lists, totals)
+    if at == totals[CHUNKS]:
+        return -1
+    block = lists[0][lists[2][at], BLOCK, place]
+    _remove(at, place, lists, totals)
+    blocks[block, FREE] = 0
+    return block
+
+
+@numba.njit(cache=True)
+def _take(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
+    """This block is no longer free."""
+    at, place = _find(blocks[block, SIZE] << ADDRESS_BITS | blocks[block, START], lists, totals)
+    _remove(at, place, lists, totals)
+    blocks[block, FREE] = 0
+
+
+@numba.njit(cache=True)
+def _remove(at: int, place: int, lists: Lists, totals: np.ndarray) -> None:
+    """Take an entry off its chunk, and a chunk that is empty out of use."""
+    free, lengths, order = lists
+    chunk = order[at]
+    lengths[chunk] -= 1
+    for index in range(place, lengths[chunk]):
+        free[chunk, KEY, index], free[chunk, BLOCK, index] = free[chunk, KEY, index + 1], free[chunk, BLOCK, index + 1]
+    if lengths[chunk] == 0:
+        totals[CHUNKS] -= 1
+        for index in range(at, totals[CHUNKS]):
+            order[index] = order[index + 1]
+        order[totals[CHUNKS]] = chunk
+
+
+@numba.njit(cache=True)
+def _give(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
+    """This block is free from now on."""
+    free, lengths, order = lists
+    key = blocks[block, SIZE] << ADDRESS_BITS | blocks[block, START]
+    at, place = _find(key, lists, totals)
+    if at == totals[CHUNKS]:  # behind all others
+        if at == 0:
+            totals[CHUNKS] = 1
+        at = totals[CHUNKS] - 1
+        place = lengths[order[at]]
+    chunk = order[at]
+    if lengths[chunk] == CHUNK:
+        other = _halve(at, lists, totals)
+        if place > CHUNK // 2:
+            chunk, place = other, place - CHUNK // 2
+    for index in range(lengths[chunk], place, -1):
+        free[chunk, KEY, index], free[chunk, BLOCK, index] = free[chunk, KEY, index - 1], free[chunk, BLOCK, index - 1]
+    free[chunk, KEY, place], free[chunk, BLOCK, place] = key, block
+    lengths[chunk] += 1
+    blocks[block, FREE] = 1
+
+
+@numba.njit(cache=True)
+def _halve(at: int, lists: Lists, totals: np.ndarray) -> int:
+    """Move the second half of a full chunk into one of its own, the next in the order. Returns that chunk."""
+    free, lengths, order = lists
+    chunk, other = order[at], order[totals[CHUNKS]]
+    for index in range(totals[CHUNKS], at + 1, -1):
+        order[index] = order[index - 1]
+    order[at + 1] = other
+    totals[CHUNKS] += 1
+    half = CHUNK // 2
+    for index in range(half):
+        free[other, KEY, index], free[other, BLOCK, index] = free[chunk, KEY, half + index], free[chunk, BLOCK, half + index]
+    lengths[chunk] = lengths[other] = half
+    return other
+
+
+# --- blocks -----------------------------------------------------------------------------------------------------------
+
+
+@numba.njit(cache=True)
+def _merge(left: int, right: int, blocks: np.ndarray, totals: np.ndarray) -> None:
+    """Make two neighbours one block, the left one."""
+    after = blocks[right, AFTER]
+    blocks[left, SIZE] += blocks[right, SIZE]
+    blocks[left, AFTER] = after
+    if after >= 0:
+        blocks[after, BEFORE] = left
+    if totals[TAIL] == right:
+        totals[TAIL] = left
+    blocks[right, FREE], blocks[right, AFTER] = 0, totals[UNUSED]
+    totals[UNUSED] = right
+
+
+@numba.njit(cache=True)
+def _split(block: int, size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
+    """Leave a block `size` units, and free what is behind them."""
+    rest = _new_block(blocks[block, START] + size, blocks[block, SIZE] - size, block, blocks, totals)
+    after = blocks[block, AFTER]
+    blocks[block, SIZE], blocks[block, AFTER], blocks[rest, AFTER] = size, rest, after
+    if after >= 0:
+        blocks[after, BEFORE] = rest
+    if totals[TAIL] == block:
+        totals[TAIL] = rest
+    _give(rest, blocks, lists, totals)
+
+
+@numba.njit(cache=True)
+def _new_block(start: int, size: int, before: int, blocks: np.ndarray, totals: np.ndarray) -> int:
+    """A held block, the last one of its segment."""
+    block = totals[UNUSED]
+    if block >= 0:
+        totals[UNUSED] = blocks[block, AFTER]
+    else:
+        block = totals[BLOCKS]
+        totals[BLOCKS] += 1
+    blocks[block, START], blocks[block, SIZE] = start, size
+    blocks[block, BEFORE], blocks[block, AFTER], blocks[block, FREE] = before, -1, 0
+    return block
+
+
+@numba.njit(cache=True)
+def _new_segment(size: int, blocks: np.ndarray, totals: np.ndarray, small: bool) -> int:
+    """A block that is taken from the driver."""
+    wanted = size * ROUND
+    if small:
+        segment = SMALL_SEGMENT
+    elif wanted < OWN_SEGMENT:
+        segment = LARGE_SEGMENT
+    else:
+        segment = -(-wanted // SEGMENT_ROUND) * SEGMENT_ROUND
+    units, address = segment // ROUND, totals[NEXT_ADDRESS]
+    totals[NEXT_ADDRESS] += units
+    totals[RESERVED] += units
+    return _new_block(address, units, -1, blocks, totals)
+
+
+@numba.njit(cache=True)
+def _expand(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray, small: bool) -> int:
+    """A block at the end of the one segment, which grows by whole pages: what is free there counts."""
+    page = (SMALL_SEGMENT if small else LARGE_SEGMENT) // ROUND
+    tail = totals[TAIL]
+    has = 0
+    if tail >= 0 and blocks[tail, FREE]:
+        has = blocks[tail, SIZE]
+        _take(tail, blocks, lists, totals)
+    more = -(-(size - has) // page) * page
+    if has:
+        blocks[tail, SIZE] += more
+    else:
+        block = _new_block(totals[NEXT_ADDRESS], more, tail, blocks, totals)
+        if tail >= 0:
+            blocks[tail, AFTER] = block
+        totals[TAIL] = block
+    totals[NEXT_ADDRESS] += more
+    totals[RESERVED] += more
+    return totals[TAIL]
 
 
 class CachingAllocator:
@@ -170,7 +364,12 @@ class CachingAllocator:
             (self._small, (bytes_of_name > 0) & (bytes_of_name <= SMALL_LIMIT)),
             (self._large, bytes_of_name > SMALL_LIMIT),
         ):
-            pool.replay(names[of_pool].tolist(), units[of_pool].tolist())
+            pool.replay(names[of_pool], units[of_pool])
+
+
+def compile() -> None:
+    """Compile the loop over the moves, if no earlier process has: some seconds, once after an installation."""
+    CachingAllocator().replay(np.array([0, 0]), np.array([1, -1]))
 
 
 @functools.lru_cache(maxsize=16)
@@ -194,6 +393,9 @@ def most_reserved(steps: Sequence[tuple[np.ndarray, np.ndarray]], held: np.ndarr
     """
     allocator = _holding(np.ascontiguousarray(held, dtype=np.int64).tobytes(), expandable).copy()
     for names, sizes in steps:
-        left = np.setdiff1d(names[sizes >= 0], names[sizes < 0])
+        lives = np.zeros(int(names.max(initial=-1)) + 1, dtype=bool)
+        lives[names[sizes >= 0]] = True
+        lives[names[sizes < 0]] = False
+        left = np.flatnonzero(lives)
         allocator.replay(np.concatenate([names, left]), np.concatenate([sizes, np.full(len(left), -1)]))
     return allocator.reserved

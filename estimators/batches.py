@@ -25,7 +25,7 @@ import numpy as np
 from estimators import replay, walk
 from estimators.recorded import Before, DryRun, Shape
 from estimators.replay import Step
-from estimators.trace import Alloc, Segment, Work
+from estimators.trace import FUSED_4BIT_ROWS, Alloc, Segment, Work
 
 EXTREMES = 4  # of a zone's candidates: what holds at both ends of it holds between them
 CHECKS = 3  # probes beyond the unknowns, which must come out as the others say
@@ -36,9 +36,9 @@ ROWS = (2, 3, 4, 5, 7, 9, 13, 19, 37, 129, 4096)
 # The memory-efficient attention kernel rounds the rows of its sums up to this many tokens
 # (`_scaled_dot_product_efficient_attention`, torch 2.13).
 ATTENTION_ROUND = 32
-# bitsandbytes takes another kernel for few rows of tokens (`trace.FUSED_4BIT_ROWS`, 320): well below and well above of it
-# steps do the same things, and virtual tokens may move the border in between.
-FEW_TOKENS, MANY_TOKENS = 160, 512
+# bitsandbytes takes another kernel for few rows of tokens (`trace.FUSED_4BIT_ROWS`): well below and well above of it steps do
+# the same things. Virtual tokens and pairs of rows may move the border in between.
+FEW_TOKENS, MANY_TOKENS = FUSED_4BIT_ROWS // 2, 512
 
 
 class Zone(NamedTuple):
@@ -56,26 +56,35 @@ class Borders:
     Args:
         longest: tokens that the model can read at once, or that anybody would ask for.
         windows: lengths beyond which some layers see only a part of the row.
-        by_tokens: whether few tokens take other kernels than many (4-bit weights).
+        by_tokens: where few tokens take other kernels than many (4-bit weights): the most that are few, the least
+            that are many.
     """
 
     longest: int = LONGEST
     windows: tuple[int, ...] = ()
-    by_tokens: bool = False
+    by_tokens: tuple[int, int] | None = None
 
     def zone(self, shape: Shape) -> Zone | None:
         """Where a batch belongs; None where that is not sure."""
         tokens = shape.batch * shape.length
         at_a_window = any(abs(shape.length - window) <= 1 for window in self.windows)
-        if at_a_window or (self.by_tokens and FEW_TOKENS < tokens < MANY_TOKENS):
+        if at_a_window or (self.by_tokens and self.by_tokens[0] < tokens < self.by_tokens[1]):
             return None
-        many = not self.by_tokens or tokens >= MANY_TOKENS
+        many = self.by_tokens is None or tokens >= self.by_tokens[1]
         return Zone(several=shape.batch > 1, lengths=bisect.bisect_left(self.windows, shape.length), many=many)
+
+    def kinds(self, near: Shape) -> list[Shape]:
+        """A batch of each zone that people are likely to ask for, beginning with `near` itself."""
+        found = [near, Shape(batch=2 if near.batch == 1 else 1, length=near.length)]
+        few = self.by_tokens[0] if self.by_tokens else 0
+        return found + ([Shape(batch=1, length=few // 2), Shape(batch=2, length=few // 4)] if few else [])
 
     def candidates(self, zone: Zone) -> list[Shape]:
         """Batches of a zone to choose probes from, the extreme ones first; the lengths have no pattern."""
         least = self.windows[zone.lengths - 1] + 2 if zone.lengths else SHORTEST
         most = self.windows[zone.lengths] - 2 if zone.lengths < len(self.windows) else self.longest
+        if self.by_tokens and zone.many and not zone.several:
+            least = max(least, self.by_tokens[1])
         if most < least:
             return []
         count = LENGTHS if zone.several else 2 * LENGTHS
@@ -408,7 +417,7 @@ class Batches:
 
     def probe(self, near: Shape) -> bool:
         """Record one more batch, to know those like `near` and then all others. False if nothing is left to learn."""
-        for shape in (near, Shape(batch=2 if near.batch == 1 else 1, length=near.length)):
+        for shape in self._borders.kinds(near):
             zone = self._borders.zone(shape)
             if zone is None:
                 continue

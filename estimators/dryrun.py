@@ -18,17 +18,18 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
 from engine import build, checks, models
+from engine.methods import METHODS
 from engine.objectives import recipe, task_of
 from engine.plan import Plan
 from estimators import kernels as kernels_of_gpus
-from estimators.batches import LONGEST, SHORTEST, Batches, Borders
+from estimators.batches import FEW_TOKENS, LONGEST, MANY_TOKENS, SHORTEST, Batches, Borders
 from estimators.fakes import held_by, make_fake
 from estimators.optimizer_step import optimizer_step
 from estimators.recorded import Before, DryRun, Shape
 from estimators.replay import Step
 from estimators.splice import Depth, can_be_spliced, plan_depth
 from estimators.stack import base_of, find_stack, full_parameters, layer_kinds, shared_counts, shortened
-from estimators.trace import Alloc, Recorder, Segment
+from estimators.trace import FUSED_4BIT_ROWS, Alloc, Recorder, Segment
 
 STAGES, STAGES_PROBED = 8, 4  # plans whose models and whose probes are kept
 TILE_ROWS = 4096  # of TRL's LM head (trl 1.16, `TOKEN_CHUNK_SIZE`)
@@ -167,7 +168,7 @@ class Stage:
         _adopt_weights(self.model, self.held.values(), recorder)
         hooks = _watch_layers(self.model, recorder)
         try:
-            with self.mode, _gpu_kernels(recorder, self.on_gpu), recorder:
+            with self.mode, _gpu_kernels(recorder, self.on_gpu), _inputs_kept(self.plan), recorder:
                 recorder.enter("forward")
                 yield recorder
             recorder.close()
@@ -182,7 +183,15 @@ def _borders(plan: Plan, config: PretrainedConfig) -> Borders:
     read = models.find(plan.model).context_length or getattr(text, "max_position_embeddings", None) or LONGEST
     windows = {getattr(text, name, None) for name in WINDOW_FIELDS}
     inside = sorted(window for window in windows if isinstance(window, int) and SHORTEST < window < read)
-    return Borders(longest=max(read, SHORTEST), windows=tuple(inside), by_tokens=checks.quantization(plan) != "none")
+    return Borders(longest=max(read, SHORTEST), windows=tuple(inside), by_tokens=_few_and_many(plan))
+
+
+def _few_and_many(plan: Plan) -> tuple[int, int] | None:
+    """Tokens of a batch that 4-bit kernels surely take as few or as many; None where it makes no difference."""
+    if checks.quantization(plan) == "none":
+        return None
+    one_row_a_token = plan.objective in ("sft", "dapt") and not METHODS[plan.method].virtual
+    return (FUSED_4BIT_ROWS, FUSED_4BIT_ROWS + 1) if one_row_a_token else (FEW_TOKENS, MANY_TOKENS)
 
 
 def _neutral(plan: Plan) -> Plan:
@@ -342,3 +351,28 @@ def _gpu_kernels(recorder: Recorder, active: bool) -> Iterator[None]:
             swapped.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, stand_in)
         yield
+
+
+@contextlib.contextmanager
+def _inputs_kept(plan: Plan) -> Iterator[None]:
+    """bitsandbytes before 0.43.2: a 4-bit product holds its input as long as the graph lives.
+
+    Its first pass under checkpointing, which was the re-entrant kind then, made no graph, and so kept nothing.
+    """
+    from bitsandbytes.autograd import _functions as products
+
+    class Keeping(products.MatMul4Bit):
+        @staticmethod
+        def forward(ctx: Any, inputs: torch.Tensor, *rest: Any) -> torch.Tensor:
+            ctx.inputs = inputs
+            return products_now.forward(ctx, inputs, *rest)
+
+    products_now = products.MatMul4Bit
+    if not plan.keep_quantized_inputs or plan.gradient_checkpointing:
+        yield
+        return
+    products.MatMul4Bit = Keeping
+    try:
+        yield
+    finally:
+        products.MatMul4Bit = products_now

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from estimators import allocator, walk
+from estimators import walk
 from estimators.splice import Depth
 from estimators.trace import Segment, Work
 from estimators.walk import PHASE_PARTS, PHASES, Walk
@@ -117,4 +117,6 @@ def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
 @functools.lru_cache(maxsize=REMEMBERED)
 def reserved(*steps: Step, expandable: bool = False) -> int:
     """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other."""
+    from estimators import allocator  # brings numba, which takes half a second to load
+
     return allocator.most_reserved([allocations(step) for step in steps], held(steps[0]), expandable=expandable)

@@ -17,6 +17,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from engine import checks, hardware, parallel
 from engine.parallel import SHARDINGS, Sharding
 from engine.plan import Plan
@@ -136,34 +138,23 @@ def states(plan: Plan, run: DryRun) -> States:
 
 def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     """(the highest moment of each phase by part, all bytes of the weights, the gradients and the optimizer's states)."""
-    from estimators.replay import PHASE_PARTS
-    from estimators.splice import full_order, full_refs
-    from estimators.trace import Alloc, Ref
+    from estimators.walk import PHASES
 
-    live: dict[Ref, tuple[int, str]] = {}
-    now: dict[str, int] = {}
-    peaks: dict[str, dict[str, int]] = {}
-    highest: dict[str, int] = {}
-    totals: dict[str, int] = {}
-    for place, segment in full_order(step.segments, step.depth):
-        own_part, index = PHASE_PARTS[place.phase], 0
-        for event in segment.events:
-            if not isinstance(event, Alloc):
-                for ref in full_refs(place, segment, event, step.depth):
-                    size, part = live.pop(ref, (0, own_part))
-                    now[part] = now.get(part, 0) - size
-                continue
-            part = segment.parts.get(index, own_part)
-            live[Ref(place, index)] = (event.size, part)
-            now[part] = now.get(part, 0) + event.size
-            if part == "gradients" or (part in ("optimizer", "weights") and place.phase == "start"):
-                totals[part] = totals.get(part, 0) + event.size
-            index += 1
-            total = sum(now.values())
-            if total > highest.get(place.phase, 0):
-                highest[place.phase] = total
-                peaks[place.phase] = dict(now)
-    return peaks, totals
+    way = step.walk
+    changes = np.where(way.taken, step.sizes[way.slots], -step.sizes[way.slots])
+    totals = np.cumsum(changes)
+    at_start = way.phases == PHASES.index("start")
+    peaks, whole = {}, {}
+    for number, phase in enumerate(PHASES):
+        moments = np.flatnonzero(way.taken & (way.phases == number))
+        if len(moments):
+            until = moments[np.argmax(totals[moments])] + 1
+            by_part = np.bincount(way.parts[:until], weights=changes[:until], minlength=len(way.part_names))
+            peaks[phase] = {name: int(size) for name, size in zip(way.part_names, by_part, strict=True) if size}
+    for number, name in enumerate(way.part_names):
+        counted = way.taken & (way.parts == number) & (at_start | (name == "gradients"))
+        whole[name] = int(changes[counted].sum())
+    return peaks, whole
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
@@ -229,11 +220,27 @@ def _optimizer_moment(
 def _gradient_moment(
     parts: Mapping[str, int], state: States, here: Mapping[str, float], away: Mapping[str, float], plan: Plan
 ) -> float:
-    """As large a share of the gradients as is there at this moment; with accumulation, all of them are."""
+    """As large a share of the gradients as is there at this moment; with accumulation, all of them are.
+
+    FSDP adds up whole gradients on each GPU until the last batch of a step: the Trainer runs the others under `no_sync`.
+    They are of the arithmetic's number type (`_post_backward_hook` of torch/distributed/fsdp/_runtime_utils.py).
+    """
     if not state.gradients:
         return 0.0
+    if _gradients_whole(plan):
+        return state.trainable_params * _gathered_bytes(plan)
     there = 1.0 if plan.gradient_accumulation_steps > 1 else parts.get("gradients", 0) / state.gradients
     return (here["gradients"] - away["gradients"]) * there
+
+
+def _gradients_whole(plan: Plan) -> bool:
+    """Whether each GPU adds up all gradients before it sends them."""
+    return plan.sharding == "fsdp" and plan.gradient_accumulation_steps > 1
+
+
+def _gathered_bytes(plan: Plan) -> float:
+    """Bytes of one trained parameter where a layer is at work, and of its gradient."""
+    return 4.0 if plan.precision == "fp32" else 2.0
 
 
 def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]:
@@ -244,7 +251,7 @@ def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]
         # DDP copies the gradients into buckets of 25 MB that together hold all of them (gradient_as_bucket_view=False).
         return {"weights": 0.0, "gradients": float(state.gradients)}
     computed = _computed_share(plan, state)
-    gathered_trained = state.trained_in_layer * (4.0 if plan.precision == "fp32" else 2.0)
+    gathered_trained = state.trained_in_layer * _gathered_bytes(plan)
     if row.key == "fsdp":
         # The outermost unit (embeddings, head) stays gathered; a layer's gradient is whole until it is reduced.
         layers = GATHERED_LAYERS * state.largest_layer
@@ -273,7 +280,7 @@ def traffic(plan: Plan, state: States) -> Traffic:
 
     A ring's all-reduce moves 2 (n - 1) / n of the bytes, an all-gather or a reduce-scatter half of that
     (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md). Sharded weights are gathered for each forward
-    and each backward pass; sharded gradients are reduced after each backward pass.
+    and each backward pass; sharded gradients are reduced after each backward pass, FSDP's after the last one of a step.
     """
     n, passes = parallel.world(plan), plan.gradient_accumulation_steps
     part = (n - 1) / n
@@ -283,7 +290,7 @@ def traffic(plan: Plan, state: States) -> Traffic:
         "none": 0.0,
         "ddp": 2 * part * kept["gradients"],
         "zero2": part * (kept["gradients"] * passes + state.trainable_params * 2),
-        "fsdp": part * (2 * gathered + min(kept["gradients"], state.trainable_params * 2)) * passes,
+        "fsdp": part * (2 * gathered * passes + state.trainable_params * _gathered_bytes(plan)),
         "zero3": part * (2 * gathered + kept["gradients"]) * passes,
     }[plan.sharding]
     updated = state.trainable_params / n if plan.offload != "none" else 0.0

@@ -13,6 +13,7 @@ from engine import checks, model_sizes
 from engine.models import catalogue
 from engine.plan import Plan
 from estimators.__main__ import answer
+from estimators.estimator import estimate
 
 SMALL = {
     "model_type": "llama",
@@ -117,15 +118,39 @@ def test_sizes_within_a_config_are_looked_at() -> None:
     assert model_sizes.check({"num_key_value_heads": [4, 4, 8]}) == []
 
 
-@pytest.mark.parametrize("model_type", model_sizes.WITHOUT_LINEAR_LAYERS)
-def test_models_without_linear_layers_have_none(model_type: str) -> None:
+@pytest.mark.parametrize("model_type", model_sizes.WITHOUT_PLAIN_LINEAR_LAYERS)
+def test_models_without_plain_linear_layers_have_none(model_type: str) -> None:
     import torch
-    from transformers import AutoConfig, AutoModelForImageClassification
+    from transformers import AutoConfig, AutoModelForImageClassification, AutoModelForSequenceClassification
 
+    config = AutoConfig.for_model(model_type)
+    auto = AutoModelForSequenceClassification if hasattr(config, "vocab_size") else AutoModelForImageClassification
     with torch.device("meta"):
-        model = AutoModelForImageClassification.from_config(AutoConfig.for_model(model_type))
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    assert len(linear) <= 1, "the head"
+        model = auto.from_config(config)
+    assert sum(type(module) is torch.nn.Linear for module in model.modules()) <= 1, "the head"
+
+
+def test_4_bits_that_do_not_reach_the_experts_are_said() -> None:
+    """transformers 5 keeps all experts in one tensor, which bitsandbytes leaves as it is: so does the estimate."""
+    experts = {
+        "model_type": "mixtral",
+        "num_local_experts": 4,
+        "num_key_value_heads": 2,
+        **{k: v for k, v in SMALL.items() if k != "model_type"},
+    }
+    plan = Plan(model=experts, method="qlora", gpu="L40S", method_options={"target_modules": ["q_proj"]})
+    [warning] = checks.check(plan)
+    assert (warning.field, warning.severity) == ("quantization", "warning")
+    assert "experts" in warning.message
+    in_16_bits = estimate(plan.with_(method="lora"))
+    assert estimate(plan).memory.weights > 0.5 * in_16_bits.memory.weights
+    assert checks.check(plan.with_(method="lora")) == []
+
+
+def test_sizes_that_differ_from_stage_to_stage_are_sizes() -> None:
+    """Swin and SegFormer have a number of heads for each stage."""
+    found = estimate(Plan(model="microsoft/swin-tiny-patch4-window7-224", objective="image_classification", gpu="L40S"))
+    assert found.total_params > 28_000_000
 
 
 def test_a_rank_that_fits_the_matrices_is_fine() -> None:

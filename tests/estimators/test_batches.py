@@ -160,13 +160,13 @@ def test_a_window_parts_two_zones() -> None:
 
 
 def test_few_tokens_are_another_zone_where_weights_are_packed() -> None:
-    borders = Borders(by_tokens=True)
+    borders = Borders(by_tokens=(160, 512))
     assert borders.zone(Shape(batch=2, length=64)) != borders.zone(Shape(batch=2, length=640))
     assert borders.zone(Shape(batch=2, length=160)) is None
 
 
 def zones() -> Iterator[tuple[Borders, Shape]]:
-    for borders in (Borders(), Borders(windows=(512,), by_tokens=True), Borders(longest=512)):
+    for borders in (Borders(), Borders(windows=(512,), by_tokens=(160, 512)), Borders(longest=512)):
         for shape in (Shape(batch=1, length=40), Shape(batch=3, length=400)):
             yield borders, shape
 

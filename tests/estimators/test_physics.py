@@ -139,6 +139,21 @@ def test_the_losses_of_all_logits_are_one_number_and_their_memory_is_not() -> No
     assert peaks[0] < peaks[2]
 
 
+def test_older_bitsandbytes_kept_the_inputs_of_4_bit_layers() -> None:
+    """In bf16: that of gate and up, and that of down. Those of the others are kept anyway, by LoRA and by attention."""
+    plan = Plan(
+        model=TINY, method="qlora", precision="bf16", autocast=False, gpu="L40S", method_options={"target_modules": ["q_proj"]}
+    )
+    shape = Shape(batch=4, length=256)
+    now, then = (replay.peak(dry_run(p, shape).step) for p in (plan, plan.with_(keep_quantized_inputs=True)))
+    inputs = 2 * (TINY["hidden_size"] + TINY["intermediate_size"]) * shape.batch * shape.length
+    more = then.parts["activations"] - now.parts["activations"]
+    assert 0.8 * inputs * TINY["num_hidden_layers"] < more <= inputs * TINY["num_hidden_layers"]
+    checkpointed = plan.with_(gradient_checkpointing=True)
+    again = replay.peak(dry_run(checkpointed.with_(keep_quantized_inputs=True), shape).step)
+    assert again.bytes == replay.peak(dry_run(checkpointed, shape).step).bytes
+
+
 # --- the other phases -----------------------------------------------------------------------------------------------
 
 

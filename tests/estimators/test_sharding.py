@@ -97,6 +97,16 @@ def test_fsdp_of_a_bf16_model_trains_in_fp32(small: tuple[Estimate, States]) -> 
     assert sum(kept.values()) == pytest.approx(16 * state.trainable_params, rel=0.02)
 
 
+def test_fsdp_adds_up_whole_gradients(small: tuple[Estimate, States]) -> None:
+    """The Trainer runs all but the last batch of a step under `no_sync`: every GPU holds all gradients, in bf16."""
+    state = small[1]
+    plan = PLAN.with_(num_gpus=4, sharding="fsdp", gradient_accumulation_steps=8)
+    assert sharding.split(plan, state).parts["gradients"] >= 2 * state.trainable_params
+    assert sharding.split(plan.with_(sharding="zero3"), state).parts["gradients"] < 2 * state.trainable_params
+    sent, once = sharding.traffic(plan, state), sharding.traffic(plan.with_(gradient_accumulation_steps=1), state)
+    assert sent.between < 8 * once.between, "the gradients are sent once"
+
+
 def test_offloading_moves_the_states_to_the_computer(small: tuple[Estimate, States]) -> None:
     on_gpu, off = sharded(small, 2, "zero3"), sharded(small, 2, "zero3", offload="optimizer")
     assert off.memory.optimizer == 0
