@@ -183,22 +183,35 @@ def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
 
 
 def _in_advance(line: str) -> Iterator[None]:
-    """Probe the line's plan, half a second's work at a time: a question that comes meanwhile waits no longer than that.
+    """Learn about the line's plan, about half a second's work at a time: a question that comes meanwhile waits for no more.
 
     A run on this machine has the processor to itself.
     """
-    from estimators import allocator
-    from estimators.estimator import probe
-
-    if not runs.active_runs():
-        allocator.compile()
-        yield
     with contextlib.suppress(PlanError), in_plain_words():
         values = _object(line)
         plan = Plan.from_dict(values.get("plan", {}) if "ask" in values else values)
         _refuse(plan)
-        while not runs.active_runs() and probe(plan):
+        for _ in _lessons(plan):
+            if runs.active_runs():
+                return
             yield
+
+
+def _lessons(plan: Plan) -> Iterator[None]:
+    """What people ask next: other batch sizes and lengths, then all methods; and the plan itself, so that it stays known."""
+    from engine.methods import METHODS
+    from estimators import allocator, survey
+    from estimators.estimator import estimate, probe
+
+    yield
+    allocator.compile()
+    yield
+    while probe(plan):
+        yield
+    for key in METHODS:
+        survey.method_row(plan, key)
+        yield
+    estimate(plan)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -5,14 +5,16 @@ A dry run does not depend on the GPU but for its number type, so all GPUs togeth
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from engine import hardware
+from engine import data, hardware
 from engine.compare import with_method
 from engine.faults import in_plain_words
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan, PlanError
+from estimators import measured
 from estimators.estimate import Estimate
 
 
@@ -120,8 +122,30 @@ def method_survey(plan: Plan) -> list[MethodRow]:
 
 
 def method_row(plan: Plan, key: str) -> MethodRow:
-    """The plan with another method and that method's own defaults; with the plan's own method, the plan as it is."""
-    return as_row(key, *_asked(with_method(plan, key)))
+    """The plan with another method and that method's own defaults; with the plan's own method, the plan as it is.
+
+    Remembered: an idle process asks for all methods in advance, and a person for all of them at once.
+    """
+    known = (key, *_what_decides(plan))
+    if known not in _rows:
+        row = as_row(key, *_asked(with_method(plan, key)))
+        if row.note:
+            return row  # what was wrong may be mended
+        _rows[known] = row
+    _rows.move_to_end(known)
+    while len(_rows) > ROWS_KEPT:
+        _rows.popitem(last=False)
+    return _rows[known]
+
+
+ROWS_KEPT = 8 * len(METHODS)
+_rows: OrderedDict[Hashable, MethodRow] = OrderedDict()
+
+
+def _what_decides(plan: Plan) -> tuple[Hashable, ...]:
+    """All that a row depends on: the plan, its data as they are now, its GPU, and what runs there have taught."""
+    gpu = hardware.find_gpu(plan.gpu)
+    return plan.to_json(), data.fingerprint(plan.datasets), repr(gpu), measured.correction(gpu.name)
 
 
 def as_row(key: str, found: Estimate | None, problem: str) -> MethodRow:
