@@ -8,8 +8,9 @@ The model comes from the same `build(plan, ...)` as a real run's, on "meta"; its
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,7 +29,16 @@ from estimators.optimizer_step import optimizer_step
 from estimators.recorded import Before, DryRun, Shape
 from estimators.replay import Step
 from estimators.splice import Depth, can_be_spliced, plan_depth
-from estimators.stack import base_of, find_stack, full_parameters, layer_kinds, shared_counts, shortened
+from estimators.stack import (
+    base_of,
+    cut,
+    find_stack,
+    full_parameters,
+    layer_kinds,
+    shared_counts,
+    shortened,
+    tells_layers_apart,
+)
 from estimators.trace import FUSED_4BIT_ROWS, Alloc, Recorder, Segment
 
 STAGES, STAGES_PROBED = 8, 4  # plans whose models and whose probes are kept
@@ -79,15 +89,12 @@ class Stage:
         self.plan, self.on_gpu, self.whole, self.recipe = plan, on_gpu, whole, recipe(plan)
         self.config = build.load_config(plan)
         self.total_params, kinds = _stack_of(_neutral(plan).to_json())
-        self.depth = plan_depth(kinds)
-        if whole or self.depth.extra == 0:
-            self.depth = Depth(prefix=0, period=max(len(kinds), 1), probed=len(kinds), full=len(kinds))
         self.mode = FakeTensorMode(allow_non_fake_inputs=True)
         self.held: dict[str, torch.nn.Module] = {}
         for other in self.recipe.held(plan):
             self.held[other.role] = build.build(other.plan, "meta").requires_grad_(False).eval()
             self.recipe.prepare(self.held[other.role], other.plan)
-        self.model = build.build(plan, "meta", config=shortened(self.config, self.depth))
+        self.depth, self.model = self._built(kinds)
         self.recipe.prepare(self.model, plan)
         parameters = full_parameters(self.model, self.depth)
         trainable = [parameter for parameter in parameters if parameter.requires_grad]
@@ -101,6 +108,18 @@ class Stage:
         for model in (self.model, *self.held.values()):
             make_fake(model, self.mode)
         self.batches = Batches(_borders(plan, self.config), TILE_ROWS, self.run)
+
+    def _built(self, kinds: Sequence[Hashable]) -> tuple[Depth, torch.nn.Module]:
+        """The model on "meta" with as many layers as stand for all of them, of a bare model whose layers are of these kinds."""
+        if not self.whole and not tells_layers_apart(self.plan):
+            depth = plan_depth(kinds)
+            return depth, build.build(self.plan, "meta", config=shortened(self.config, depth))
+        model = build.build(self.plan, "meta", config=copy.deepcopy(self.config))
+        if self.whole:
+            return Depth(prefix=0, period=max(len(kinds), 1), probed=len(kinds), full=len(kinds)), model
+        depth = plan_depth(layer_kinds(base_of(model)))
+        cut(model, depth)
+        return depth, model
 
     def run(self, shape: Shape) -> DryRun | None:
         """The step with a batch of this shape; None if its layers turn out not to stand for one another."""

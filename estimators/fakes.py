@@ -11,13 +11,20 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 def make_fake(model: torch.nn.Module, mode: FakeTensorMode) -> None:
     """Replace every parameter and buffer by a fake tensor, in place; what was shared stays shared."""
     seen: dict[int, torch.Tensor] = {}
-    for module in model.modules():
+    for module in _modules(model):
         for name, parameter in list(module._parameters.items()):
             if parameter is not None:
                 module._parameters[name] = _fake_parameter(module, name, parameter, mode, seen)
         for name, buffer in list(module._buffers.items()):
             if buffer is not None:
                 module._buffers[name] = _fake_once(buffer, mode, seen)
+
+
+def _modules(model: torch.nn.Module) -> list[torch.nn.Module]:
+    """The model's modules, and those that PEFT (0.21) keeps outside of it: LLaMA-Adapters that are not in use now."""
+    kept = getattr(getattr(model, "base_model", None), "_cached_adapters", {})
+    all_of_them = [*model.modules(), *(part for parts in kept.values() for one in parts for part in one.modules())]
+    return list(dict.fromkeys(all_of_them))
 
 
 def _fake_parameter(

@@ -19,9 +19,9 @@ from estimators.trace import Free, Place, Ref, Segment
 class Depth:
     """How the layers of a real stack map to those of its probe.
 
-    The first `prefix` layers are unlike the rest; then the kinds of layers repeat every `period`. The probe has
-    `probed` layers, the real stack `full`. The probe's first `head` layers are the real stack's first ones and its other
-    layers the last ones; all between are stood for by the last `period` layers of the head.
+    The first `prefix` layers are unlike the rest; then the kinds of layers repeat every `period`; the last ones may be
+    unlike them again. The probe has `probed` layers, the real stack `full`. The probe's first `head` layers are the real
+    stack's first ones and its other layers the last ones; all between are stood for by the last `period` layers of the head.
     """
 
     prefix: int
@@ -57,19 +57,31 @@ class Depth:
 TAIL = 2
 
 
+# Layers at either end that are looked at one by one for being unlike the rest.
+ENDS = 8
+
+
 def plan_depth(kinds: Sequence[Hashable]) -> Depth:
     """The shallowest probe for a stack whose layers are of these kinds; the whole stack if nothing repeats."""
     full = len(kinds)
     best = Depth(prefix=0, period=full or 1, probed=full, full=full)
-    for prefix in range(min(full, 8)):
-        for period in range(1, (full - prefix) // 2 + 1):
-            if all(kinds[i] == kinds[i + period] for i in range(prefix, full - period)):
-                least = prefix + 1 + period + TAIL
-                probed = least + (full - least) % period  # so that it ends as the stack does
-                if probed < min(best.probed, full):
-                    best = Depth(prefix=prefix, period=period, probed=probed, full=full)
-                break
+    last_run = _run(kinds[::-1])
+    for suffix in {0, last_run} if last_run < full else {0}:
+        end = full - suffix
+        for prefix in sorted({*range(min(end, ENDS)), _run(kinds[:end]) % full if end else 0}):
+            for period in range(1, (end - prefix) // 2 + 1):
+                if all(kinds[i] == kinds[i + period] for i in range(prefix, end - period)):
+                    least = prefix + 1 + period + TAIL
+                    probed = least + (end - least) % period + suffix  # so that it ends as the stack does
+                    if probed < min(best.probed, full):
+                        best = Depth(prefix=prefix, period=period, probed=probed, full=full)
+                    break
     return best
+
+
+def _run(kinds: Sequence[Hashable]) -> int:
+    """How many layers at the beginning are of one kind."""
+    return next((place for place, kind in enumerate(kinds) if kind != kinds[0]), len(kinds))
 
 
 def full_order(segments: Sequence[Segment], depth: Depth) -> Iterator[tuple[Place, Segment]]:

@@ -9,6 +9,8 @@ from collections.abc import Hashable
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
+from engine.methods import METHODS, option_values
+from engine.plan import Plan
 from estimators.splice import Depth
 
 
@@ -27,15 +29,27 @@ def find_stack(model: torch.nn.Module) -> tuple[str, torch.nn.ModuleList] | None
 
 
 def layer_kinds(model: PreTrainedModel) -> list[Hashable]:
-    """What tells the layers of the stack apart: their class, their shapes, and their type of attention."""
+    """What tells the layers of the stack apart: their class, their shapes, what is trained, and their type of attention."""
     stack = find_stack(model)
     if stack is None:
         return []
     types = getattr(model.config.get_text_config(), "layer_types", None) or [""] * len(stack[1])
     return [
-        (type(layer).__name__, layer_type, tuple((name, tuple(p.shape)) for name, p in layer.named_parameters()))
+        (type(layer).__name__, layer_type, tuple((n, tuple(p.shape), p.requires_grad) for n, p in layer.named_parameters()))
         for layer, layer_type in zip(stack[1], types, strict=True)
     ]
+
+
+# Options of methods that choose some layers by their numbers; of names, those with a number in them do.
+BY_NUMBER = ("num_layers", "name_pattern", "layers_to_transform", "adapter_layers", "rank_pattern", "alpha_pattern")
+
+
+def tells_layers_apart(plan: Plan) -> bool:
+    """Whether what the plan's method does to a layer may hang on the layer's number, or on how many there are."""
+    options = option_values(plan)
+    names = " ".join(str(value) for name, value in options.items() if name.endswith(("_modules", "_parameters")))
+    by_number = any(options.get(name) for name in BY_NUMBER)
+    return by_number or METHODS[plan.method].keeps_past or any(character.isdigit() for character in names)
 
 
 # Config fields that hold one value per layer, beside `layer_types`.
@@ -47,13 +61,29 @@ def shortened(config: PretrainedConfig, depth: Depth) -> PretrainedConfig:
     if depth.extra == 0:
         return config
     short = copy.deepcopy(config)
-    text = short.get_text_config()
+    _shorten(short, depth)
+    return short
+
+
+def cut(model: torch.nn.Module, depth: Depth) -> None:
+    """Take all layers out of a model but those of the probe: what a method has made of these stays."""
+    base = base_of(model)
+    stack = find_stack(base)
+    if depth.extra == 0 or stack is None:
+        return
+    name, layers = stack
+    base.set_submodule(name, torch.nn.ModuleList(layers[layer] for layer in depth.kept))
+    _shorten(base.config, depth)
+
+
+def _shorten(config: PretrainedConfig, depth: Depth) -> None:
+    """Let the config say that there are the layers of the probe."""
+    text = config.get_text_config()
     for name in PER_LAYER_FIELDS:
         values = getattr(text, name, None)
         if isinstance(values, list) and len(values) == depth.full:
             setattr(text, name, [values[layer] for layer in depth.kept])
     text.num_hidden_layers = depth.probed
-    return short
 
 
 def full_parameters(model: torch.nn.Module, depth: Depth) -> list[torch.nn.Parameter]:
