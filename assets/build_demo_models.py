@@ -1,11 +1,11 @@
 """Build the tiny models of the other families: an encoder, T5, ViT, ResNet, YOLOS, CLIP, a vision-language model, a
 student for distillation and a reward model.
 
-    python assets/build_demo_models.py                 # writes assets/demo_models/<name> (about 6 minutes on 1 core)
+    python assets/build_demo_models.py                 # writes assets/demo_models/<name> (about 10 minutes on 1 core)
     python assets/build_demo_models.py encoder vit     # only these
 
-Everything comes from a seed and from `demo_text`. The encoder has read the demo corpus by filling gaps, and the two image
-classifiers have learned to tell drawings apart, so that an adapter has something to build on. The others
+Everything comes from a seed and from `demo_text`. The encoder has read the demo corpus by filling gaps, and the models that
+look at drawings, CLIP aside, have learned to tell some apart, so that there is something to build on. The others
 have the weights that their configs draw: they are small enough to be trained whole in a minute.
 """
 
@@ -50,6 +50,7 @@ HERE = Path(__file__).parent
 SEED = 0
 MASKED_SHARE = 0.15
 YOLOS_STEPS = 3_000
+VLM_STEPS = 4_000
 CHAT = (
     "{%- for message in messages -%}<|{{ message['role'] }}|>"
     "{%- if message['content'] is string -%}{{ message['content'] }}"
@@ -251,7 +252,10 @@ def clip(out: Path) -> None:
 
 
 def vlm(out: Path) -> None:
-    """A Llava as its config draws it: a CLIP eye and a small Llama."""
+    """A Llava, a CLIP eye and a small Llama, that has told side, colour and shape of other drawings in bare words.
+
+    So it sees, and what is left to learn in a minute is how to say it.
+    """
     words = tokenizer("<image>")
     text = {
         "model_type": "llama", "vocab_size": len(words), "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 2,
@@ -267,7 +271,36 @@ def vlm(out: Path) -> None:
         image_processor=_clip_images(), tokenizer=words, patch_size=8, vision_feature_select_strategy="default",
         num_additional_image_tokens=1, chat_template=CHAT,
     )  # fmt: skip
-    save(out, LlavaForConditionalGeneration(config), processor)
+    model = LlavaForConditionalGeneration(config)
+    drawn = shapes.drawings(16_000, "before")
+    pixels = processor.image_processor(images=[picture(one) for one in drawn], return_tensors="pt")["pixel_values"]
+    prompts, told = zip(*(_asked_and_told(one, number) for number, one in enumerate(drawn)), strict=True)
+    chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}] for prompt in prompts]
+    begun = [processor.apply_chat_template(chat, add_generation_prompt=True) for chat in chats]
+    begun = [text.replace("<image>", "<image>" * config.image_seq_length) for text in begun]
+    starts = torch.tensor([len(ids) for ids in words(begun)["input_ids"]]).unsqueeze(1)
+    whole = [f"{text}{answer}<|end|>" for text, answer in zip(begun, told, strict=True)]
+    batch = words(whole, padding=True, padding_side="right", return_tensors="pt")
+    words.backend_tokenizer.no_padding()  # it would be saved
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    labels = ids.masked_fill((mask == 0) | (torch.arange(ids.size(1)).unsqueeze(0) < starts), -100)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(VLM_STEPS):
+        for group in optimizer.param_groups:
+            group["lr"] = 1e-3 * min(1.0, (step + 1) / 50) * (1 - step / VLM_STEPS)
+        chosen = torch.randint(len(drawn), (32,))
+        parts = {"input_ids": ids, "attention_mask": mask, "labels": labels, "pixel_values": pixels}
+        loss = model(**{name: part[chosen] for name, part in parts.items()}).loss
+        _step(model, optimizer, loss)
+        if step % 250 == 0:
+            print(f"vlm step {step} loss {loss.item():.3f}", flush=True)
+    save(out, model, processor)
+
+
+def _asked_and_told(drawing: shapes.Drawing, number: int) -> tuple[str, str]:
+    """One request of four in turn, and the words that answer it."""
+    kinds = {"Side, please.": drawing.place, "Colour, please.": drawing.colour, "Shape, please.": drawing.shape}
+    return [("What is on it?", " ".join(kinds.values())), *kinds.items()][number // 40 % 4]
 
 
 def student(out: Path) -> None:

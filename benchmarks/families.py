@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.methods import METHODS
+from engine.models import catalogue
 from engine.plan import Plan
 from estimators.estimate import Estimate
 
@@ -395,6 +396,10 @@ def _litgpt_plan(point: Point) -> Plan | None:
     if options is None:
         return None
     several = point["n_gpus"] > 1
+    if several and point["method"] != "full":
+        # It wraps a layer's frozen weights and its adapters as one unit, whose gradients are those of all of them: 13.4 GB of
+        # weights need 22.2 GB on each of two GPUs. PEFT and the Trainer wrap the adapters by themselves.
+        return None
     return Plan(
         model=_LITGPT_MODELS.get(point["model"], point["model"]),
         method={"full": "full"}.get(point["method"], "qlora" if quantized else "lora"),
@@ -503,6 +508,40 @@ def _titan_plan(point: Point) -> Plan | None:
     )
 
 
+# --- counts of parameters -------------------------------------------------------------------------------------------
+
+# The same shapes by a name that the table of models has.
+_SAME_SHAPES = {
+    "bigscience/bloomz-560m": "bigscience/bloom-560m",
+    "bert-base-cased": "google-bert/bert-base-cased",
+    "gpt2-large": "openai-community/gpt2-large",
+}
+_ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+_BY_WORD = {"q,k,v,o,gate,up,down": _ALL, "down,o,k,q,gate,up,v": _ALL}
+_OBJECTIVE_OF = {"bert": "classification", "t5": "seq2seq", "VL": "vqa"}
+
+
+def _counted_plan(point: Point) -> Plan | None:
+    """What PEFT's documents and others print, where model, method and options are said; a new head's labels are two."""
+    settings = {name: value for name, value in point["method_config"].items() if name not in ("init", "task", "task_type")}
+    model = _SAME_SHAPES.get(point["model"], point["model"])
+    unsaid = any("see nb" in str(value) for value in settings.values()) or "modules_to_save" in settings
+    if unsaid or "num_transformer_submodules" in settings or model not in catalogue() or point["method"] not in METHODS:
+        return None
+    targets = settings.pop("target", None)
+    if targets is not None:
+        settings["target_modules"] = _BY_WORD.get(targets, targets) if isinstance(targets, str) else targets
+    objective = next((objective for word, objective in _OBJECTIVE_OF.items() if word in model), "sft")
+    return Plan(
+        model=model,
+        objective=objective,
+        method=point["method"],
+        method_options=known_options(point["method"], settings),
+        max_length=64,
+        gpu="H100 SXM 80GB",
+    )
+
+
 # --- the table ------------------------------------------------------------------------------------------------------
 
 LONGEST = 720  # tokens of the longest row that PEFT's comparison is likely to have met, see `accuracy.py`
@@ -554,6 +593,16 @@ _ROWS = (
         memory=whole_card,
         measured=card_size,
         note="the card's nominal size in GiB, at the longest context that its authors say fits",
+    ),
+    Family(
+        key="published-trainable-params",
+        title="Published counts of parameters",
+        known=True,
+        plan=_counted_plan,
+        memory=None,
+        real_card=False,
+        counts=True,
+        note="what PEFT's documents and others print; no memory and no time",
     ),
     Family(
         key="lomo-paper",

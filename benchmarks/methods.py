@@ -2,12 +2,13 @@
 
 The set is *json_answers*: it shows a form of answer that the model has never given. This writes
 `assets/method_results.json`, from which `docs/methods.md` has its table: of the held-out questions, how many are
-answered in the right form with the right word; trained parameters; seconds; bytes of the result. A method that is
-named again replaces its row.
+answered in the right form with the right word; trained parameters; seconds; bytes of the result; the learning rate and
+the day. A method that is named again replaces its row.
 """
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import sys
@@ -60,6 +61,7 @@ def measure(method: str) -> dict[str, Any]:
         "seconds": round(by_kind["finished"]["seconds"], 1),
         "bytes": by_kind["saved"]["bytes"],
         "learning_rate": build.learning_rate(runs.plan_of(run.folder)),
+        "measured": datetime.date.today().isoformat(),
     }
 
 

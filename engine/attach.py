@@ -154,12 +154,65 @@ def make_config(peft_type: str, model: torch.nn.Module, options: Mapping[str, An
     ours = [name for name in heads if task.peft_type is None or name not in HEADS_OF_PEFT]
     if "modules_to_save" in known and ours:
         values["modules_to_save"] = [*(values.get("modules_to_save") or []), *ours]
-    if "exclude_modules" in known and heads and values.get("target_modules") == "all-linear":
-        # The head is trained whole. PEFT leaves it out of all-linear for text classification alone (0.21).
-        values["exclude_modules"] = [*(values.get("exclude_modules") or []), *heads]
+    if heads and values.get("target_modules") == "all-linear":  # the head is trained whole, which PEFT (0.21) seldom knows
+        values["target_modules"] = body_layers(model)
     if "fan_in_fan_out" in known and _has_conv1d(model):
         values["fan_in_fan_out"] = True
+    if peft_type in BLOCKS:
+        values |= _fitting_block(peft_type, model, values)
+    if peft_type in BEFORE_THE_WORDS:
+        values["token_dim"] = model.get_input_embeddings().embedding_dim
+    if "num_virtual_tokens" in known and model.config.model_type == "distilbert":  # it has names of its own for its sizes
+        values |= {"num_layers": model.config.n_layers, "num_attention_heads": model.config.n_heads}
     return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type.upper())](task_type=task.peft_type, **values)
+
+
+# Soft prompts that are as wide as the token vectors: PEFT (0.21) takes the width of the layers, which ALBERT's are not.
+BEFORE_THE_WORDS = ("prompt_tuning", "p_tuning", "multitask_prompt_tuning")
+# Methods that cut each layer into blocks, and the option that says how wide those are.
+BLOCKS = {"c3a": "block_size", "vblora": "vector_length", "road": "group_size"}
+SMALLEST_BLOCK = 8  # judgement: below, there are more blocks than the method has any use for
+
+
+def _fitting_block(peft_type: str, model: torch.nn.Module, values: Mapping[str, Any]) -> dict[str, int]:
+    """PEFT's default, made smaller until it divides the widths of all layers that are adapted.
+
+    Raises:
+        PlanError: a block that someone chose does not divide them, or none above `SMALLEST_BLOCK` does.
+    """
+    name = BLOCKS[peft_type]
+    default = next(option.default for option in declared()[peft_type] if option.name == name)
+    wanted = int(values.get(name, default))
+    widths = _adapted_widths(peft_type, model, values.get("target_modules"))
+    fits = math.gcd(wanted, *widths)
+    if fits == wanted or (wanted == default and fits >= SMALLEST_BLOCK):
+        return {name: fits}
+    largest = math.gcd(*widths)
+    fix = f"Use {largest} or a divisor of it." if largest >= SMALLEST_BLOCK else "Choose other layers, or LoRA."
+    raise _issue(name, f"{wanted} does not divide the widths of the adapted layers ({', '.join(map(str, widths))}).", fix)
+
+
+def _adapted_widths(peft_type: str, model: torch.nn.Module, targets: Any) -> list[int]:
+    """The numbers of inputs and outputs of the linear layers that would be adapted, each once."""
+    from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+    from peft.utils import PeftType
+
+    mapping = getattr(PEFT_TYPE_TO_TUNER_MAPPING[PeftType(peft_type.upper())], "target_module_mapping", None) or {}
+    chosen = targets or mapping.get(model.config.model_type) or "all-linear"
+    layers = dict(model.named_modules())
+    last = output_layer(model)
+    found = [layers[name] for name in body_layers(model) if layers[name] is not last and _is_chosen(name, chosen)]
+    sides = (
+        (layer.in_features, layer.out_features) if hasattr(layer, "in_features") else layer.weight.shape for layer in found
+    )
+    return sorted({width for pair in sides for width in pair})
+
+
+def _is_chosen(name: str, chosen: Any) -> bool:
+    """Whether PEFT would adapt a layer of this name: of all linear ones, of a list, or by a regular expression."""
+    if isinstance(chosen, str):
+        return chosen == "all-linear" or re.fullmatch(chosen, name) is not None
+    return any(name == one or name.endswith(f".{one}") for one in chosen)
 
 
 def names(value: Any) -> Any:
@@ -219,9 +272,30 @@ def all_layers(model: torch.nn.Module) -> Any:
 
     head = task_of(model).head
     body = [(name, module) for name, module in model.named_modules() if not name.startswith(head)]
+    if any(type(module).__name__ in ROUTERS for _, module in body):
+        return body_layers(model)
     if any(isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D" for _, module in body):
         return "all-linear"
     return [name for name, module in body if isinstance(module, torch.nn.Conv2d)]
+
+
+ROUTERS = ("Llama4Router", "PhimoeTopKRouter")  # transformers' linear layers that give out two things: no adapter expects that
+BOX = 4  # numbers: the layer that gives out a box is narrower than any adapter of it
+
+
+def body_layers(model: torch.nn.Module) -> list[str]:
+    """The names of all linear layers but those of a new head, a router, and the layer that gives out boxes."""
+    import torch
+
+    head = set(task_of(model).head)
+    linear = {
+        name: module
+        for name, module in model.named_modules()
+        if (isinstance(module, torch.nn.Linear) or type(module).__name__ == "Conv1D") and type(module).__name__ not in ROUTERS
+    }
+    return [
+        name for name, module in linear.items() if not head & set(name.split(".")) and getattr(module, "out_features", 0) != BOX
+    ]
 
 
 def norm_names(model: torch.nn.Module) -> list[str]:
@@ -278,7 +352,40 @@ def _ready(model: PeftModel) -> PeftModel:
                 parameter.requires_grad_(False)
     if model.peft_type == "ADAPTION_PROMPT":  # it keeps the `forward` of its first moment; TRL replaces it later
         model.base_model.forward = model.base_model.model.__call__
+    _keep_number_types(model)
+    if model.peft_type in ADD_IN_PLACE:
+        _let_add_in_place(model)
     return model
+
+
+def _keep_number_types(model: PeftModel) -> None:
+    """Give norms in half precision what they take, numbers of their own type; some of PEFT's adapters answer in fp32 (0.21).
+
+    On a GPU autocast does this for layer norms, and no one does it for batch norms (torch 2.13).
+    """
+    import torch
+
+    for module in model.modules():
+        batch_norm = isinstance(module, torch.nn.BatchNorm2d)
+        if not batch_norm and not isinstance(module, (torch.nn.LayerNorm, torch.nn.GroupNorm)):
+            continue
+        weight = module.weight
+        if weight is not None and weight.dtype != torch.float32 and (batch_norm or weight.device.type == "cpu"):
+            module.register_forward_pre_hook(_in_own_type)
+
+
+def _in_own_type(norm: torch.nn.Module, inputs: tuple) -> tuple:
+    return inputs[0].to(norm.weight.dtype), *inputs[1:]
+
+
+ADD_IN_PLACE = ("GRALORA", "POLY", "C3A")  # PEFT's types (0.21) that add to what a layer gives out where it lies
+
+
+def _let_add_in_place(model: PeftModel) -> None:
+    """Let what a 4-bit layer with a bias gives out be added to in place: autograd refuses it on bitsandbytes' own (0.50)."""
+    for module in model.modules():
+        if hasattr(getattr(module, "weight", None), "quant_type") and module.bias is not None:
+            module.register_forward_hook(lambda layer, inputs, output: output.clone())
 
 
 def _load_adalora(model: PeftModel, folder: str | Path, adapter_name: str, **settings: Any) -> None:

@@ -232,7 +232,7 @@ def _refuse_absurd(config: PretrainedConfig) -> None:
     if wrong:
         message = f"the config's {' and '.join(wrong)} is no size that a model has."
         raise PlanError([Issue(field="model", message=message, fix="Check the numbers in the config.")])
-    heads, shared = sizes.get("num_attention_heads"), getattr(text, "num_key_value_heads", None)
+    heads, shared = sizes.get("num_attention_heads"), vars(text).get("num_key_value_heads")
     if isinstance(heads, int) and isinstance(shared, int) and (shared <= 0 or heads % shared):
         message = f"the config's {heads} attention heads cannot share {shared} heads of keys and values."
         fix = "Make num_attention_heads a multiple of num_key_value_heads."

@@ -13,6 +13,7 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -25,7 +26,6 @@ from engine.plan import Issue, PlanError
 from engine.runs import Run
 
 CHAIN_FILE = "chain.json"
-SECONDS_BETWEEN_TRIES = 1.0  # while another run is under way
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,16 +192,25 @@ class Conductor:
         if not self.is_starting:
             raise KeyboardInterrupt
 
-    def before_each(self) -> None:
-        """Wait until no other run is under way: two at once would share one GPU's memory."""
-        told = False
-        while busy := runs.active_runs():
-            if not told:
-                self.log.write("note", message=f"Waiting until “{busy[0].name}” has ended.")
-                told = True
-            time.sleep(SECONDS_BETWEEN_TRIES)
-            runs.settle_all()
-        self.is_starting = True
+    def begin(self, start: Callable[[], Run]) -> Run:
+        """Start a stage's run when no other one is under way. It is watched next, and may not be interrupted till then."""
+
+        def start_known() -> Run:
+            self.is_starting = True
+            try:
+                self.stage = start()
+            except PlanError:
+                self.is_starting = False
+                raise
+            return self.stage
+
+        begun = series.start_when_free(start_known, waits=self._tell_of, stopped=lambda: self.asked_to_stop)
+        if begun is None:
+            raise KeyboardInterrupt
+        return begun
+
+    def _tell_of(self, busy: Run) -> None:
+        self.log.write("note", message=f"Waiting until “{busy.name}” has ended.")
 
     def watch(self, run: Run) -> None:
         """Wait until the run has ended."""
@@ -227,7 +236,7 @@ def conduct(folder: Path, log: EventLog) -> None:
     chain = chains.from_dict(json.loads((folder / CHAIN_FILE).read_text(encoding="utf-8"))["chain"])
     conductor = Conductor(log)
     try:
-        chains.run_chain(chain, conductor.watch, tell=log.write, before_each=conductor.before_each, done=progress(happened))
+        chains.run_chain(chain, conductor.watch, tell=log.write, begin=conductor.begin, done=progress(happened))
     except KeyboardInterrupt:
         conductor.leave()
         log.write("stopped", message="Stopped. Finished stages are kept: resume it to go on.")

@@ -16,6 +16,7 @@ on the earlier stages' held-out rows (`engine/forgetting.py`). The stages are or
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from typing import Any
 from engine import checks, data, events, forgetting, merge, runs
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import DataSource, Issue, Plan, PlanError, nearest, unknown_keys
+from engine.plan import SOURCE_KNOBS, DataSource, Issue, Plan, PlanError, nearest, unknown_keys
 from engine.runs import Run
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
@@ -220,7 +221,7 @@ def with_replay(chain: Chain, number: int) -> tuple[DataSource, ...]:
     old_rows = sum(data.scan(source, shapes).rows for source in readable)
     if not stage.replay or not old_rows:
         return stage.plan.datasets
-    weight = stage.replay * rows / old_rows
+    weight = min(stage.replay * rows / old_rows, SOURCE_KNOBS["weight"].maximum or math.inf)
     again = (DataSource(path=source.path, split=source.split, columns=source.columns, weight=weight) for source in readable)
     return (*stage.plan.datasets, *again)
 
@@ -252,7 +253,7 @@ def run_chain(
     watch: Callable[[Run], None],
     *,
     tell: Callable[..., None] = told_nobody,
-    before_each: Callable[[], None] = lambda: None,
+    begin: Callable[[Callable[[], Run]], Run] = lambda start: start(),
     done: Progress = NOTHING_DONE,
 ) -> tuple[list[Result], list[dict[str, Any]]]:
     """Run the stages one after the other. Returns (their results, the rows of the forgetting report).
@@ -261,7 +262,7 @@ def run_chain(
         watch: called with each run that has just started; returns when it has ended.
         tell: called with the kind and the values of each thing that happens: "note" (message), "stage" (number, run),
             "result" (number, run, model) and "looked" (row).
-        before_each: called before each run that is started.
+        begin: called with what starts or resumes a stage's run; returns the run that it started.
         done: what was done before; a finished stage is never run again.
 
     Raises:
@@ -271,16 +272,23 @@ def run_chain(
     report = [dict(row) for row in done.report]
     for number in range(len(chain.stages)):
         plan = resolve(chain, number, {place: str(result.model) for place, result in enumerate(results)})
-        _look(chain, number, plan, "before", report, tell, wanted=not report)
+        if not report:
+            _look(chain, number, plan, "before", report, tell)
         known = _known_run(number, done)
         if known is None or runs.resumable(known) is not None:
-            before_each()
-            known = runs.resume(known.id) if known is not None else runs.start(plan, name=stage_name(chain, number))
+            known = begin(_starter(chain, number, plan, known))
             tell("stage", number=number, run=known.id)
         results.append(_result(number, known, watch, tell, done))
         after = plan.with_(model=str(results[-1].model))
-        _look(chain, number, after, f"stage {number + 1}", report, tell, wanted=forgetting.can_be_asked(plan))
+        _look(chain, number, after, f"stage {number + 1}", report, tell)
     return results, report
+
+
+def _starter(chain: Chain, number: int, plan: Plan, known: Run | None) -> Callable[[], Run]:
+    """What starts the run of a stage, or resumes it where it has a checkpoint."""
+    if known is not None:
+        return lambda: runs.resume(known.id)
+    return lambda: runs.start(plan, name=stage_name(chain, number))
 
 
 def _known_run(number: int, done: Progress) -> Run | None:
@@ -311,12 +319,10 @@ def _look(
     name: str,
     report: list[dict[str, Any]],
     tell: Callable[..., None],
-    *,
-    wanted: bool,
 ) -> None:
     """Add a row to the forgetting report, unless it has it already."""
     asked = forgetting.probes(chain, number)
-    if not wanted or not asked or any(row["when"] == name for row in report) or not forgetting.can_be_asked(plan):
+    if not asked or any(row["when"] == name for row in report):
         return
     tell("note", message="Asking what was forgotten." if report else "Asking what the model knows before.")
     report.append(forgetting.look(plan, asked, name=name))

@@ -29,7 +29,6 @@ from engine.plan import Issue, Plan, PlanError, nearest
 from engine.runs import Run
 
 COMPARISON_FILE = "comparison.json"
-LOOK_SECONDS = 0.5  # between two looks at the run under way
 FEWEST = 2
 
 
@@ -232,7 +231,7 @@ def follow(comparison: Comparison) -> Iterator[list[Row]]:
         if ended:
             return
         before = now
-        time.sleep(LOOK_SECONDS)
+        time.sleep(series.LOOK_SECONDS)
 
 
 # --- the comparison's process ---------------------------------------------------------------------------------------
@@ -257,7 +256,7 @@ def work(comparison: Comparison, log: events.EventLog, stop: Stop) -> None:
         run = runs.get(known[key].run_id)
         if run is None or not (run.is_active or run.state == "finished"):
             try:
-                run = _start_when_free(plan, f"{METHODS[key].label} · {comparison.name}", stop)
+                run = _start(plan, f"{METHODS[key].label} · {comparison.name}", stop)
             except PlanError as error:
                 log.write("refused", method=key, message=error.issues[0].sentence())
                 continue
@@ -271,18 +270,9 @@ def work(comparison: Comparison, log: events.EventLog, stop: Stop) -> None:
     log.write("stopped" if stop.asked else "finished")
 
 
-def _start_when_free(plan: Plan, name: str, stop: Stop) -> Run | None:
-    """The run, started as soon as no other one is under way; None if the comparison was stopped meanwhile."""
-    while not stop.asked:
-        runs.settle_all()
-        if not runs.active_runs():
-            try:
-                return runs.start(plan, name=name)
-            except PlanError:
-                if not runs.active_runs():  # another run that has just been started is no fault of this plan
-                    raise
-        time.sleep(LOOK_SECONDS)
-    return None
+def _start(plan: Plan, name: str, stop: Stop) -> Run | None:
+    """The run, as soon as no other one is under way; None if the comparison was stopped meanwhile."""
+    return series.start_when_free(lambda: runs.start(plan, name=name), waits=lambda busy: None, stopped=lambda: stop.asked)
 
 
 def _wait_for(run: Run, stop: Stop) -> Run:
@@ -292,7 +282,7 @@ def _wait_for(run: Run, stop: Stop) -> Run:
         if stop.asked and not told:
             runs.stop(run.id)
             told = True
-        time.sleep(LOOK_SECONDS)
+        time.sleep(series.LOOK_SECONDS)
     return now
 
 
@@ -302,7 +292,7 @@ def _score(run: Run, stop: Stop) -> None:
     while asking.poll() is None:
         if stop.asked:
             asking.kill()
-        time.sleep(LOOK_SECONDS)
+        time.sleep(series.LOOK_SECONDS)
 
 
 def main(comparison_folder: Path) -> int:

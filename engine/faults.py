@@ -130,6 +130,12 @@ def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | N
         return Issue(
             field="model", message="the config has a value that is out of place.", fix="Check the numbers in the config."
         )
+    if "Unrecognized configuration class" in text:
+        return Issue(
+            field="model",
+            message="is of a kind that transformers has not for this objective.",
+            fix="Choose another objective, or a model of the list.",
+        )
     if any(words in text for words in UNKNOWN_TYPE):
         return Issue(field="model", message="is of a type that transformers does not know.", fix=HUB_ID_HELP)
     if isinstance(error, ValueError) and "arget modules" in text and ("not found" in text or "No modules" in text):

@@ -1,8 +1,9 @@
 """The forgetting report: what training on one thing costs of the others.
 
-The mean loss per token of a model on a fixed general probe and on the held-out rows of earlier stages, before the chain
-and after each stage. A loss that has risen by more than the limit above its best is a warning. Only models
-that write text are asked.
+The mean loss of a model on a fixed general probe and on the held-out rows of earlier stages, before the chain and after
+each stage. A loss that has risen by more than the limit above its best is a warning. Models that write text are asked
+per token about the probe, and about the stages that learned from texts; any other model about the stages whose rows it
+can still read: those of its own kind, with the same classes where there are classes.
 """
 
 from __future__ import annotations
@@ -12,37 +13,58 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, splits
-from engine.objectives import OBJECTIVES
+from engine import build, data, splits
+from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Plan
 
 if TYPE_CHECKING:
     from engine.chains import Chain
 
 MOST_ROWS = 64  # of each probe; judgement: the mean of 64 chats is steady to about a hundredth
-ASKED = ("sft", "dapt")  # the objectives whose rows have a likelihood of their own
-
-
-def can_be_asked(plan: Plan) -> bool:
-    """Whether the plan's model writes text, so that a text has a likelihood under it."""
-    return OBJECTIVES[plan.objective].task == "causal-lm"
+ASKED = ("sft", "dapt")  # of the objectives of text-writing models, those whose rows have a likelihood of their own
 
 
 def probes(chain: Chain, number: int) -> dict[str, Plan]:
-    """Name -> the plan whose rows are asked after a stage: the probe, and every stage up to this one."""
-    asked = {data.title(source): Plan(datasets=(source,), eval_fraction=0.0) for source in chain.probe}
-    for place, stage in enumerate(chain.stages[: number + 1], start=1):
-        if stage.plan.objective in ASKED:
-            asked[f"stage {place}: {data.title(stage.plan.datasets[0])}"] = stage.plan
-    return asked
+    """Name -> the plan whose rows a stage's result is asked about: the probe, and the stages up to this one that it can read.
+
+    None for a model of another kind than those that write text, unless the chain has two stages for it: only then can
+    something be forgotten.
+    """
+    stages = [(place, stage.plan) for place, stage in enumerate(chain.stages, start=1)]
+    alike = [(place, plan) for place, plan in stages if _reads_alike(chain.stages[number].plan, plan)]
+    asked = {f"stage {place}: {data.title(plan.datasets[0])}": plan for place, plan in alike if place <= number + 1}
+    if not _writes_text(chain.stages[number].plan):
+        return asked if len(alike) > 1 else {}
+    longest = chain.stages[0].plan.max_length  # of all rows of the report, so that they can be compared
+    return {data.title(one): Plan(datasets=(one,), eval_fraction=0.0, max_length=longest) for one in chain.probe} | asked
+
+
+def _writes_text(plan: Plan) -> bool:
+    return OBJECTIVES[plan.objective].task == "causal-lm"
+
+
+def _reads_alike(now: Plan, other: Plan) -> bool:
+    """Whether a model of the plan `now` has a loss on the rows of `other`."""
+    task = task_of(now)
+    if task.key != task_of(other).key:
+        return False
+    if _writes_text(now):
+        return other.objective in ASKED
+    return task.labels in ("none", "one") or build.labels_of(now) == build.labels_of(other)
+
+
+def can_tell(chain: Chain) -> bool:
+    """Whether a chain can have a report: it writes text, or two of its stages train one kind of model."""
+    kinds = [OBJECTIVES[stage.plan.objective].task for stage in chain.stages]
+    return any(kinds.count(kind) > 1 or _writes_text(stage.plan) for kind, stage in zip(kinds, chain.stages, strict=True))
 
 
 def look(plan: Plan, asked: Mapping[str, Plan], *, name: str) -> dict[str, Any]:
-    """One row of the report: `when`, and the mean loss per token on each probe, by its name.
+    """One row of the report: `when`, and the mean loss on each probe, by its name.
 
     Of a stage's data only the held-out rows are asked, the same that its run kept aside; of the probe all.
     """
-    return {"when": name} | {title: loss_on(plan, held_out_rows(of)) for title, of in asked.items()}
+    return {"when": name} | {title: loss_on(plan, of, held_out_rows(of)) for title, of in asked.items()}
 
 
 def held_out_rows(plan: Plan) -> list[data.Row]:
@@ -51,14 +73,20 @@ def held_out_rows(plan: Plan) -> list[data.Row]:
     return (held_out or rows)[:MOST_ROWS]
 
 
-def loss_on(plan: Plan, rows: list[data.Row]) -> float:
-    """Mean negative log-likelihood per token of the answers (of whole texts, where rows are texts) under the plan's model."""
-    from engine import build
+def loss_on(plan: Plan, of: Plan, rows: list[data.Row]) -> float:
+    """The mean loss of the plan's model on rows of another plan, as that plan's objective has it.
+
+    Of a model that writes text it is the negative log-likelihood per token of the answers (of whole texts, where rows are
+    texts).
+    """
     from engine.train import make_trainer
 
-    asking = Plan(
-        model=plan.model, method="full", precision=plan.precision, max_length=plan.max_length, chat_template=plan.chat_template
-    )
+    likelihood = {"objective": "sft", "objective_options": {}} if _writes_text(of) else {}
+    asking = of.with_(
+        **likelihood,
+        model=plan.model, method="full", method_options={}, quantization="none", precision=plan.precision,
+        chat_template=plan.chat_template, packing=False,
+    )  # fmt: skip
     model = build.load_base(asking, build.device_here())
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(asking, Path(folder), model, build.load_processor(asking), rows[:1], rows)

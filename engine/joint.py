@@ -37,6 +37,9 @@ BASE = ""
 MOST_ADAPTERS = 8
 MOST_ROWS = 32  # of each task; judgement: enough to tell a task that was learned from one that was not
 SECONDS = 600.0
+# One model holds one adapter only of these: they change weights of the base itself, are two adapters already, or (AdaLoRA)
+# give each layer another rank. Every other method was tried with two: each answers as it does alone (PEFT 0.21.2).
+ALONE = ("adalora", "lora_bitfit", "lora_embeddings", "lora_prompt_tuning", "lora_prefix_tuning", "ia3_prompt_tuning")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +75,10 @@ def check(chosen: Sequence[Run]) -> None:
         if other.plan.method != first.plan.method:
             message = f"“{other.name}” is {METHODS[other.plan.method].label}, “{first.name}” is not."
             raise _wrong(message, "One model takes the adapters of one method: choose those.")
+
+    if len(chosen) > 1 and first.plan.method in ALONE:
+        message = f"one model holds one adapter of {METHODS[first.plan.method].label} only."
+        raise _wrong(message, "Choose one of them, or ask them one after the other on Try.")
 
 
 def _base_of(plan: Plan) -> tuple[Any, ...]:

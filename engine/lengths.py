@@ -85,7 +85,7 @@ def load(plan: Plan) -> Rows:
     Raises `PlanError` if there is not one row.
     """
     shapes = accepts(plan)
-    if sum(data.scan(source, shapes).rows for source in plan.datasets) <= MOST_LOADED:
+    if sum(data.scan(source, shapes).rows * max(1, source.weight) for source in plan.datasets) <= MOST_LOADED:
         rows = data.load(plan.datasets, shapes, skip_bad=True)
         numbers = list(range(1, len(rows) + 1))
         total = len(rows)
@@ -104,12 +104,18 @@ def load(plan: Plan) -> Rows:
 
 
 def _sample(plan: Plan) -> tuple[list[Row], list[int], int]:
-    """(rows, their numbers, rows in all) of a set that is too large to be held: read once, MOST_COUNTED rows kept."""
+    """(rows, their numbers, rows in all) of a set that is too large to be held: read once, MOST_COUNTED rows kept.
+
+    Of several sets each gives as many as its weighted share of the rows is; none of them gives a row twice.
+    """
     sizes = [data.scan(source, accepts(plan)).rows for source in plan.datasets]
-    chosen = set(random.Random(0).sample(range(sum(sizes)), MOST_COUNTED))
+    weighted = [size * source.weight for size, source in zip(sizes, plan.datasets, strict=True)]
+    draw, chosen, start = random.Random(0), set[int](), 0
+    for size, share in zip(sizes, weighted, strict=True):
+        chosen |= set(draw.sample(range(start, start + size), min(size, round(MOST_COUNTED * share / sum(weighted)))))
+        start += size
     kept = [(place + 1, row) for place, row in enumerate(every_row(plan)) if place in chosen]
-    total = round(sum(size * source.weight for size, source in zip(sizes, plan.datasets, strict=True)))
-    return [row for _, row in kept], [number for number, _ in kept], total
+    return [row for _, row in kept], [number for number, _ in kept], round(sum(weighted))
 
 
 def every_row(plan: Plan) -> Iterator[Row]:

@@ -144,6 +144,7 @@ STARTS_FROM = {
     "token-classification": ("masked-lm",),
     "question-answering": ("masked-lm",),
     "seq2seq": ("seq2seq-lm",),
+    "image-classification": ("image-feature-extraction",),
     "sentence-embedding": ("feature-extraction", "masked-lm", "causal-lm"),
     "image-text-contrastive": ("contrastive",),
 }
@@ -157,11 +158,12 @@ def trainable_models(task: str = "causal-lm") -> list[Model]:
 
 def _read_row(row: Mapping[str, Any]) -> Model:
     checked = UNCHECKED_LICENSE not in row["source"].get("license", "")
+    of_images = row["modality"] == "vision" and row["task"] == "feature-extraction"
     return Model(
         id=row["id"],
         title=row["title"],
         family=row["family"],
-        task=row["task"],
+        task="image-feature-extraction" if of_images else row["task"],
         license=row["license"] if checked else "",
         gated=row["gated"],
         params=row["params"],

@@ -54,6 +54,7 @@ class Objective:
     options: tuple[Option, ...] = ()
     rate_scale: float = 1.0
     evaluations: int = 10  # over a run, beside the one before its first step
+    packs: bool = False  # rows are joined and cut into full sequences wherever they end, so that no token is left out
 
 
 # --- options, by the names of TRL's configs -------------------------------------------------------------------------
@@ -182,6 +183,7 @@ _ROWS = (
         recipe="text",
         shapes=("text", "messages", "prompt-completion"),
         metric=Metric(name="perplexity", logged="loss", higher_is_better=False, perplexity=True),
+        packs=True,
         paper="https://arxiv.org/abs/2004.10964",
     ),
     Objective(
@@ -547,7 +549,7 @@ _ROWS = (
         trainer="transformers.Trainer",
         recipe="vision",
         shapes=("image-text",),
-        metric=Metric(name="perplexity", logged="loss", higher_is_better=False, perplexity=True),
+        metric=Metric(name="token accuracy", logged="mean_token_accuracy"),
         paper="https://arxiv.org/abs/2304.08485",
     ),
     Objective(
@@ -558,7 +560,7 @@ _ROWS = (
         trainer="transformers.Trainer",
         recipe="vision",
         shapes=("image-question-answer", "image-messages"),
-        metric=Metric(name="perplexity", logged="loss", higher_is_better=False, perplexity=True),
+        metric=Metric(name="exact match", logged="exact_match"),
         paper="https://arxiv.org/abs/2304.08485",
     ),
 )
@@ -577,6 +579,11 @@ def option_values(plan: Plan) -> dict[str, Any]:
 def task_of(plan: Plan) -> Task:
     """The kind of model that the plan's objective trains."""
     return TASKS[OBJECTIVES[plan.objective].task]
+
+
+def packs(plan: Plan) -> bool:
+    """Whether the plan's rows are packed into sequences that are all as long as `max_length`."""
+    return plan.packing or OBJECTIVES[plan.objective].packs
 
 
 def recipe(plan: Plan) -> Recipe:

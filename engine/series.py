@@ -17,14 +17,16 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine import events, workers
+from engine import events, runs, workers
 from engine.events import Event, EventLog
 from engine.faults import in_plain_words
 from engine.plan import PlanError
+from engine.runs import Run
 
 SERIES_ID = re.compile(r"^[0-9a-f]{32}$")
 LOCK_FILE = "process.lock"
 LOG_FILE = "process.log"
+LOOK_SECONDS = 0.5  # between two looks at a run that is under way
 START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
 
 
@@ -51,6 +53,35 @@ def process_of(folder: Path) -> psutil.Process | None:
     """The series' process, if it lives."""
     begun = [event for event in events.since(folder)[0] if event["kind"] == "started"]
     return workers.find(begun[-1]["pid"], begun[-1]["pid_started"]) if begun else None
+
+
+def start_when_free(start: Callable[[], Run], *, waits: Callable[[Run], None], stopped: Callable[[], bool]) -> Run | None:
+    """The run that `start` starts, as soon as no other one is under way: two at once would share one GPU's memory.
+
+    Args:
+        start: starts or resumes a run.
+        waits: told once of the run that is waited for.
+        stopped: whether somebody has asked the series to stop; then there is no run.
+
+    Raises:
+        PlanError: the run cannot start though nothing else is under way.
+    """
+    told = False
+    while not stopped():
+        runs.settle_all()
+        busy = runs.active_runs()
+        if not busy:
+            try:
+                return start()
+            except PlanError:
+                busy = runs.active_runs()
+                if not busy:  # a run that began between the look and the start is no fault of this plan
+                    raise
+        if not told:
+            waits(busy[0])
+            told = True
+        time.sleep(LOOK_SECONDS)
+    return None
 
 
 def run(folder: Path, work: Callable[[EventLog], None]) -> int:

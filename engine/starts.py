@@ -107,18 +107,27 @@ def _fill_in(layers: Iterable[tuple[str, Any]], stored: Callable[[str], torch.Te
 
 
 def _stored_weights(model: Any) -> Callable[[str], torch.Tensor | None]:
-    """Name of a layer -> its weight as it is in the model's files, [out, in]; None where it is not there."""
-    from safetensors import safe_open
+    """Name of a layer -> its weight as it is in the model's files, [out, in]; None where it is not there.
 
-    files = dict(_files_of(str(model.name_or_path)))
-    prefix = f"{model.base_model_prefix}."
+    Files may call a layer by an older name; transformers' own rules for loading them say which it is now.
+    """
+    from safetensors import safe_open
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightRenaming, rename_source_key
+
+    renamings = [rule for rule in get_model_conversion_mapping(model) if isinstance(rule, WeightRenaming)]
+    own = {f"{name}.weight": name for name, _ in model.named_modules()}
+    files = {
+        rename_source_key(key, renamings, [], model.base_model_prefix, own)[0]: (key, where)
+        for key, where in _files_of(str(model.name_or_path))
+    }
 
     def read(name: str) -> torch.Tensor | None:
-        for key in (f"{name}.weight", f"{name}.weight".removeprefix(prefix)):
-            if key in files:
-                with safe_open(files[key], framework="pt") as file:
-                    return file.get_tensor(key)
-        return None
+        if f"{name}.weight" not in files:
+            return None
+        key, where = files[f"{name}.weight"]
+        with safe_open(where, framework="pt") as file:
+            return file.get_tensor(key)
 
     return read
 

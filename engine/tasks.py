@@ -38,7 +38,7 @@ _ROWS = (
         auto_class="AutoModelForSequenceClassification",
         peft_type="SEQ_CLS",
         labels="classes",
-        head=("classifier", "score", "pre_classifier"),
+        head=("classifier", "score", "pre_classifier", "classification_head"),
     ),
     Task(
         key="regression",
@@ -46,7 +46,7 @@ _ROWS = (
         auto_class="AutoModelForSequenceClassification",
         peft_type="SEQ_CLS",
         labels="one",
-        head=("classifier", "score", "pre_classifier"),
+        head=("classifier", "score", "pre_classifier", "classification_head"),
     ),
     Task(
         key="token-classification",

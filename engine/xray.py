@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from engine.data.pictures import Picture, picture
 from engine.data.values import BadRow, classes_in
 from engine.encode import NO_TEMPLATE
 from engine.lengths import Counts, Rows
+from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class XRay:
     findings: tuple[Finding, ...]
     classes: tuple[tuple[str, int], ...] = ()
     languages: tuple[tuple[str, int], ...] = ()
+    packed: bool = False  # rows are joined and cut into full sequences: none of their tokens is left out
     template: str = ""  # "own", "none", or the key of a named one
     templates: tuple[tuple[str, str], ...] = ()  # (key, label) of those that can be chosen instead
     held_out_ids: tuple[str, ...] = ()
@@ -145,7 +148,8 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
     tokenizer = chat_templates.with_template(tokenizer, template)
     counts = _counts(plan, rows, tokenizer, template)
     seen = seen_in(plan, rows, counts)
-    cut = [length - plan.max_length for length in counts.lengths if length > plan.max_length]
+    longest = most_kept(plan)
+    cut = [length - longest for length in counts.lengths if length > longest]
     return XRay(
         rows=counts.rows,
         held_out=counts.held_out,
@@ -158,6 +162,7 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
         median=sorted(counts.lengths)[len(counts.lengths) // 2],
         longest=max(counts.lengths),
         max_length=plan.max_length,
+        packed=OBJECTIVES[plan.objective].packs,
         cut_rows=len(cut),
         cut_tokens=sum(cut),
         histogram=histogram(counts.lengths, plan.max_length),
@@ -170,6 +175,11 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
         held_out_ids=tuple(data.row_id(row) for row in seen.held_out),
         issues=tuple(issues(plan, counts, tokenizer, rows.train[0], templated=bool(offered))),
     )
+
+
+def most_kept(plan: Plan) -> int:
+    """The tokens of a row that are trained on, at most: all of them where rows are packed wherever they end."""
+    return sys.maxsize if OBJECTIVES[plan.objective].packs else plan.max_length
 
 
 def _counts(plan: Plan, rows: Rows, tokenizer: PreTrainedTokenizerBase | None, template: str) -> Counts:
@@ -189,7 +199,7 @@ def issues(
 ) -> list[Issue]:
     """What stops a start, or is left out without a word by the trainers."""
     found = [*lengths.check_shapes(plan), *([NO_TEMPLATE] if templated else [])]
-    found += lengths.problems(counts, plan.max_length)
+    found += lengths.problems(counts, most_kept(plan))
     if tokenizer is None:
         return found
     vocabulary, context = model_limits(plan)
@@ -301,12 +311,12 @@ class Search:
 def _untrained(seen: Seen) -> list[int]:
     pairs = zip(seen.counts.first_trained, seen.counts.lengths, strict=True)
     wanted = seen.counts.by_tokens and seen.counts.exact
-    return [place for place, (first, length) in enumerate(pairs) if wanted and first >= min(seen.plan.max_length, length)]
+    return [place for place, (first, length) in enumerate(pairs) if wanted and first >= min(most_kept(seen.plan), length)]
 
 
 def _too_long(seen: Seen) -> list[int]:
     counted = seen.counts.lengths if seen.counts.exact else ()
-    return [place for place, length in enumerate(counted) if length > seen.plan.max_length]
+    return [place for place, length in enumerate(counted) if length > most_kept(seen.plan)]
 
 
 def _copies(seen: Seen) -> list[int]:
@@ -428,7 +438,7 @@ def look(plan: Plan, number: int, tokenizer: PreTrainedTokenizerBase | None, tem
         raise PlanError([Issue(field="datasets", message=f"there is no row {number}.", fix=f"Use 1 to {total}.")])
     tokenizer = chat_templates.with_template(tokenizer, template)
     sequences = encode.encode(row, tokenizer, plan.objective)
-    strips = tuple(strip(one, tokenizer, plan.max_length) for one in sequences if tokenizer is not None)
+    strips = tuple(strip(one, tokenizer, most_kept(plan)) for one in sequences if tokenizer is not None)
     return Look(
         number=number,
         rows=total,

@@ -39,11 +39,10 @@ LARGE_SEGMENT = 20 * MIB  # kLargeBuffer
 OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from here on a segment of its own
 SEGMENT_ROUND = 2 * MIB  # kRoundLarge
 
-ADDRESS_BITS = 40  # of a key of the list of free blocks: addresses in units of 512 bytes, below 2^40 of them
 START, SIZE, BEFORE, AFTER, FREE = range(5)  # of a block: units, units, its neighbours in the segment or -1, 0 or 1
 # Of a pool's totals: TAIL is the last block of one that grows, UNUSED the first of those that became part of others.
 RESERVED, NEXT_ADDRESS, BLOCKS, CHUNKS, TAIL, UNUSED = range(6)
-KEY, BLOCK = range(2)  # of an entry in the list of free blocks: size * 2^ADDRESS_BITS + address, and which block it is
+UNITS, ADDRESS, BLOCK = range(3)  # of an entry in the list of free blocks, by which it is sorted; and which block it is
 CHUNK = 128  # entries of a piece of that list: it is sorted piece by piece, so that a move shifts few of thousands
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]  # the free blocks in chunks, the lengths of the chunks, their order
 
@@ -56,7 +55,7 @@ class Pool:
         self.expandable = expandable
         self._totals = np.array([0, 0, 0, 0, -1, -1], dtype=np.int64)
         self._blocks = np.zeros((0, 5), dtype=np.int64)
-        self._free = np.zeros((0, 2, CHUNK), dtype=np.int64)  # the list of free blocks, in chunks
+        self._free = np.zeros((0, 3, CHUNK), dtype=np.int64)  # the list of free blocks, in chunks
         self._lengths = np.zeros(0, dtype=np.int64)  # of the chunks
         self._order = np.zeros(0, dtype=np.int64)  # the chunks in use from the smallest blocks to the largest, then the others
         self._block_of = np.zeros(0, dtype=np.int64)  # by name
@@ -143,14 +142,13 @@ def _replay(
 
 
 @numba.njit(cache=True)
-def _find(key: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
-    """(the place of a chunk in the order, the place in it) of the first entry that is not below `key`."""
+def _find(size: int, start: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
+    """(the place of a chunk in the order, the place in it) of the first entry that does not come before these two."""
     free, lengths, order = lists
     low, high = 0, totals[CHUNKS]
     while low < high:
         middle = (low + high) // 2
-        chunk = order[middle]
-        if free[chunk, KEY, lengths[chunk] - 1] < key:
+        if _before(free, order[middle], lengths[order[middle]] - 1, size, start):
             low = middle + 1
         else:
             high = middle
@@ -160,7 +158,7 @@ def _find(key: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
     first, behind = 0, lengths[chunk]
     while first < behind:
         middle = (first + behind) // 2
-        if free[chunk, KEY, middle] < key:
+        if _before(free, chunk, middle, size, start):
             first = middle + 1
         else:
             behind = middle
@@ -168,9 +166,16 @@ def _find(key: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
 
 
 @numba.njit(cache=True)
+def _before(free: np.ndarray, chunk: int, place: int, size: int, start: int) -> bool:
+    """Whether an entry is smaller than `size`, or as large and lower than `start`."""
+    units = free[chunk, UNITS, place]
+    return units < size or (units == size and free[chunk, ADDRESS, place] < start)
+
+
+@numba.njit(cache=True)
 def _take_best(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> int:
     """The smallest free block that is large enough, no longer free; -1 if there is none."""
-    at, place = _find(size << ADDRESS_BITS, lists, totals)
+    at, place = _find(size, 0, lists, totals)
     if at == totals[CHUNKS]:
         return -1
     block = lists[0][lists[2][at], BLOCK, place]
@@ -182,7 +187,7 @@ def _take_best(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) 
 @numba.njit(cache=True)
 def _take(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
     """This block is no longer free."""
-    at, place = _find(blocks[block, SIZE] << ADDRESS_BITS | blocks[block, START], lists, totals)
+    at, place = _find(blocks[block, SIZE], blocks[block, START], lists, totals)
     _remove(at, place, lists, totals)
     blocks[block, FREE] = 0
 
@@ -194,7 +199,8 @@ def _remove(at: int, place: int, lists: Lists, totals: np.ndarray) -> None:
     chunk = order[at]
     lengths[chunk] -= 1
     for index in range(place, lengths[chunk]):
-        free[chunk, KEY, index], free[chunk, BLOCK, index] = free[chunk, KEY, index + 1], free[chunk, BLOCK, index + 1]
+        for column in range(3):
+            free[chunk, column, index] = free[chunk, column, index + 1]
     if lengths[chunk] == 0:
         totals[CHUNKS] -= 1
         for index in range(at, totals[CHUNKS]):
@@ -206,8 +212,8 @@ def _remove(at: int, place: int, lists: Lists, totals: np.ndarray) -> None:
 def _give(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
     """This block is free from now on."""
     free, lengths, order = lists
-    key = blocks[block, SIZE] << ADDRESS_BITS | blocks[block, START]
-    at, place = _find(key, lists, totals)
+    size, start = blocks[block, SIZE], blocks[block, START]
+    at, place = _find(size, start, lists, totals)
     if at == totals[CHUNKS]:  # behind all others
         if at == 0:
             totals[CHUNKS] = 1
@@ -219,8 +225,9 @@ def _give(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> N
         if place > CHUNK // 2:
             chunk, place = other, place - CHUNK // 2
     for index in range(lengths[chunk], place, -1):
-        free[chunk, KEY, index], free[chunk, BLOCK, index] = free[chunk, KEY, index - 1], free[chunk, BLOCK, index - 1]
-    free[chunk, KEY, place], free[chunk, BLOCK, place] = key, block
+        for column in range(3):
+            free[chunk, column, index] = free[chunk, column, index - 1]
+    free[chunk, UNITS, place], free[chunk, ADDRESS, place], free[chunk, BLOCK, place] = size, start, block
     lengths[chunk] += 1
     blocks[block, FREE] = 1
 
@@ -236,7 +243,8 @@ def _halve(at: int, lists: Lists, totals: np.ndarray) -> int:
     totals[CHUNKS] += 1
     half = CHUNK // 2
     for index in range(half):
-        free[other, KEY, index], free[other, BLOCK, index] = free[chunk, KEY, half + index], free[chunk, BLOCK, half + index]
+        for column in range(3):
+            free[other, column, index] = free[chunk, column, half + index]
     lengths[chunk] = lengths[other] = half
     return other
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
@@ -187,7 +188,13 @@ class Stage:
         _adopt_weights(self.model, self.held.values(), recorder)
         hooks = _watch_layers(self.model, recorder)
         try:
-            with self.mode, _gpu_kernels(recorder, self.on_gpu), _inputs_kept(self.plan), recorder:
+            with (
+                self.mode,
+                _gpu_kernels(recorder, self.on_gpu),
+                _inputs_kept(self.plan),
+                _all_layers_kept(self.model),
+                recorder,
+            ):
                 recorder.enter("forward")
                 yield recorder
             recorder.close()
@@ -370,6 +377,20 @@ def _gpu_kernels(recorder: Recorder, active: bool) -> Iterator[None]:
             swapped.callback(setattr, module, name, getattr(module, name))
             setattr(module, name, stand_in)
         yield
+
+
+class _NoLayerLeftOut(TorchFunctionMode):
+    """Some models leave out layers by chance while they train (`layerdrop`): each layer draws a number, which is high here."""
+
+    def __torch_function__(self, function: Any, kinds: Any, inputs: tuple = (), settings: Any = None) -> Any:
+        if function is torch.rand and inputs == ([],):
+            return 1.0
+        return function(*inputs, **(settings or {}))
+
+
+def _all_layers_kept(model: torch.nn.Module) -> Any:
+    """The mode above where a model asks for it: it costs a little time for each operation."""
+    return _NoLayerLeftOut() if any(hasattr(module, "layerdrop") for module in model.modules()) else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import math
 import psutil
 
 from engine import checks, hardware, parallel
-from engine.objectives import task_of
+from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
 from estimators import accumulation, clock, dryrun, measured, overhead, phases, replay, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
@@ -46,7 +46,7 @@ def estimate(plan: Plan) -> Estimate:
         raise PlanError(issues)
     gpu = hardware.find_gpu(plan.gpu)
     rows = tokens.lengths(plan)
-    longest = plan.max_length if plan.packing else rows.longest
+    longest = plan.max_length if packs(plan) else rows.longest
     run = _dry_run(plan, Shape(batch=plan.per_device_train_batch_size, length=longest), not gpu.is_cpu)
     mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
     learnt = measured.correction(gpu.name)
@@ -93,7 +93,7 @@ def probe(plan: Plan) -> bool:
     For idle moments of a process that may be asked more about this plan.
     """
     rows, on_gpu = tokens.lengths(plan), not hardware.find_gpu(plan.gpu).is_cpu
-    longest = plan.max_length if plan.packing else rows.longest
+    longest = plan.max_length if packs(plan) else rows.longest
     shape = Shape(batch=plan.per_device_train_batch_size, length=longest)
     return dryrun.probe(_what_decides(plan, on_gpu), shape, on_gpu=on_gpu)
 
@@ -124,7 +124,7 @@ def _what_decides(plan: Plan, on_gpu: bool) -> Plan:
 
 def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
     """The mean batch, padded to its longest row. Of several GPUs, all wait for the one with the longest."""
-    if plan.packing:
+    if packs(plan):
         return Shape(batch=plan.per_device_train_batch_size, length=plan.max_length)
     together = plan.per_device_train_batch_size * parallel.world(plan)
     length = max(1, round(tokens.mean_padded_length(rows.train, together)))
@@ -144,7 +144,7 @@ def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.G
         likely = varied = round(peak.bytes * (1 + CPU_FRAGMENTATION))
     else:
         other = mean
-        if mean is run and not plan.packing:
+        if mean is run and not packs(plan):
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
         expandable = plan.expandable_segments
@@ -221,7 +221,7 @@ def _steps(plan: Plan, rows: tokens.Lengths) -> tuple[int | None, float]:
     batch, accumulation = plan.per_device_train_batch_size, plan.gradient_accumulation_steps
     if not rows.known:
         return plan.max_steps if plan.max_steps > 0 else None, float(batch * accumulation * plan.max_length)
-    sequences = math.ceil(rows.tokens / plan.max_length) if plan.packing else len(rows.train)
+    sequences = math.ceil(rows.tokens / plan.max_length) if packs(plan) else len(rows.train)
     steps_per_epoch = math.ceil(math.ceil(sequences / batch) / accumulation)
     steps = plan.max_steps if plan.max_steps > 0 else math.ceil(steps_per_epoch * plan.num_train_epochs)
     return steps, rows.tokens / steps_per_epoch
@@ -239,6 +239,7 @@ def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu, learnt: measu
     layers = f"all {depth.full} layers" if depth.extra == 0 else f"{depth.probed} of {depth.full} layers, put together to all"
     rates = clock.rates(gpu)
     counted = "counted with the model's own tokenizer" if rows.exact else "about 4 characters per token (no tokenizer here)"
+    counted += f", of a sample of {rows.sampled:,} rows" if rows.sampled else ""
     counted = counted if rows.known else "no data chosen: every row as long as the longest sequence"
     outside = "this program's own memory, measured" if gpu.is_cpu else "the CUDA context and cuBLAS' workspace"
     return {

@@ -15,6 +15,7 @@ from typing import Any
 from engine import checks, figures, hardware, parallel
 from engine.faults import in_plain_words
 from engine.methods import METHODS, option_values
+from engine.objectives import packs
 from engine.plan import THIS_MACHINE, Plan, PlanError
 from estimators.estimate import Estimate
 
@@ -188,7 +189,7 @@ def _shorter(plan: Plan) -> Iterator[Candidate]:
 
     rows = tokens.lengths(plan)
     length = SHORTEST
-    while 2 * length < (plan.max_length if plan.packing else rows.longest):
+    while 2 * length < (plan.max_length if packs(plan) else rows.longest):
         length *= 2
     while length >= SHORTEST:
         cut = sum(count > length for count in rows.train)

@@ -28,6 +28,7 @@ class Lengths:
     train: tuple[int, ...]
     exact: bool
     known: bool = True
+    sampled: int = 0  # rows that were counted for all, where there are too many to count each
 
     @property
     def tokens(self) -> int:
@@ -45,23 +46,28 @@ def lengths(plan: Plan) -> Lengths:
     key = (data.fingerprint(plan.datasets), str(plan.model), plan.objective, plan.eval_fraction, plan.seed)
     if key not in _known:
         _known[key] = _counts(plan)
-    counts, exact = _known[key]
-    return Lengths(train=tuple(max(1, min(count, plan.max_length)) for count in counts), exact=exact)
+    counts, exact, sampled = _known[key]
+    return Lengths(train=tuple(max(1, min(count, plan.max_length)) for count in counts), exact=exact, sampled=sampled)
 
 
-_known: dict[tuple, tuple[tuple[int, ...], bool]] = {}
+_known: dict[tuple, tuple[tuple[int, ...], bool, int]] = {}
 
 
-def _counts(plan: Plan) -> tuple[tuple[int, ...], bool]:
+def _counts(plan: Plan) -> tuple[tuple[int, ...], bool, int]:
+    """(tokens of each row, whether a tokenizer counted them, how many rows of a sample it counted)."""
     _refuse_bad_rows(plan)
     kept = counting.remembered(plan)
     if kept is not None:
-        return kept.all_lengths(), True
+        return _counted(kept)
     tokenizer = counting.local_tokenizer(plan)
     rows = counting.load(plan)
     if tokenizer is None or (tokenizer.chat_template is None and encode.is_chat(rows.train[0])):
-        return tuple(_guess(row) for row in rows.train), False
-    return counting.count(plan, tokenizer, rows).all_lengths(), True
+        return tuple(_guess(row) for row in rows.train), False, 0
+    return _counted(counting.count(plan, tokenizer, rows))
+
+
+def _counted(counts: counting.Counts) -> tuple[tuple[int, ...], bool, int]:
+    return counts.all_lengths(), True, 0 if counts.exact else len(counts.lengths)
 
 
 def _refuse_bad_rows(plan: Plan) -> None:

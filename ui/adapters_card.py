@@ -18,7 +18,7 @@ from ui.border import guarded
 TITLE = "Several adapters on one base"
 ABOUT = (
     "Train one adapter per task, then choose them here: they are loaded into one model by name, which takes little more "
-    "memory than one of them."
+    "memory than one of them. It works with nearly every method; where a model can hold one adapter only, the page says so."
 )
 ASKING = "Loading the base with its adapters…"
 NO_RUNS = PlanError([Issue(field="adapters", message="none is chosen.", fix="Choose finished runs of one base model.")])

@@ -31,6 +31,10 @@ SECONDS_BETWEEN_LOOKS = 2.0  # as on the Train tab
 STOP, STOPPING = "Stop and keep what it has learned", "Stopping after this step…"
 REASON_KINDS = {"failed": "bad", "interrupted": "bad"}
 NO_REPORT = "Nothing was asked yet."
+NO_QUESTION = (
+    "Nothing can be asked here. A result is asked about an earlier stage only if both are models of one kind, on the same "
+    "classes where there are classes."
+)
 NOT_FOUND = "There is no chain with this id."
 
 
@@ -172,7 +176,8 @@ def verdict(chain: ChainRun) -> str:
     """The report in words: a warning for each loss that rose by more than the limit, or that none did."""
     report = chain.progress.report
     if not report:
-        return markup.note(NO_REPORT)
+        ended_or_cannot = chain.state == "finished" or not forgetting.can_tell(chain.chain)
+        return markup.note(NO_QUESTION if ended_or_cannot else NO_REPORT)
     said = forgetting.warnings(report, chain.chain.limit)
     if said:
         return "".join(markup.note(sentence, "warn") for sentence in said)

@@ -130,14 +130,18 @@ def _with_breaks(chart: go.Figure, breaks: tuple[Break, ...], lines: tuple[str, 
 
 
 def lengths(found: XRay) -> go.Figure:
-    """Rows by their exact length in tokens, with the longest sequence as a line; the bars beyond it are hatched.
+    """Rows by their exact length in tokens, with the longest sequence as a line; what is cut is hatched.
 
     The last bar may hold lengths of a long tail; it is drawn as wide as the others.
     """
     chart = _empty("lengths", height=LOW + 40, hint="No rows.", has_data=bool(found.histogram))
     width = min((end - start for start, end, _ in found.histogram), default=1)
     for name, beyond in (("kept whole", False), ("cut", True)):
-        bins = [(start, end, rows) for start, end, rows in found.histogram if (start > found.max_length) == beyond]
+        bins = [
+            (start, end, rows)
+            for start, end, rows in found.histogram
+            if (start > found.max_length and not found.packed) == beyond
+        ]
         chart.add_trace(
             go.Bar(
                 x=[start + (width - 1) / 2 for start, *_ in bins],
@@ -159,7 +163,7 @@ def lengths(found: XRay) -> go.Figure:
         chart.add_vline(x=found.max_length + 0.5, line=dict(color=INK, width=2))
     right = not shown or found.max_length > end / 2
     chart.add_annotation(
-        text=f"longest sequence: {found.max_length:,}{'' if shown else ' →'}",
+        text=f"{'a sequence' if found.packed else 'longest sequence'}: {found.max_length:,}{'' if shown else ' →'}",
         x=found.max_length if shown else 1,
         xref="x" if shown else "paper",
         y=1,

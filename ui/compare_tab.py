@@ -6,7 +6,7 @@ server, loses nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from estimators.compare_costs import Costs, costs
 from ui import address, compare_views, form, markup, words
 from ui.border import guarded
 from ui.compare_views import AXES, COLUMNS
+from ui.data_tab import SECONDS_TO_WARM_UP
 from ui.form import Form
 from ui.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
 
@@ -31,6 +32,7 @@ TITLE = "Compare"
 FIRST_CHOICE = ("lora", "dora", "full")
 SECONDS_BETWEEN_LOOKS = 2.0
 NONE_YET = "No comparison yet. Choose some methods and let them run."
+WARMING_UP = "The estimator is warming up. What the methods need appears in a few seconds."
 CHOOSE_TWO = "Choose at least two methods."
 STOP, STOPPING = "Stop the comparison", "Stopping after this step…"
 
@@ -78,7 +80,7 @@ def build(tab: gr.Tab) -> CompareTab:
             markup.block(markup.card_title(None, "Which methods?"))
             of_plan = markup.block("", elem_id="compare-plan")
             groups = _groups()
-            in_all = markup.block(markup.note(WARMING), elem_id="compare-sum")
+            in_all = markup.block(markup.note(WARMING_UP), elem_id="compare-sum")
             found = markup.block("", visible=False, elem_id="compare-costs", elem_classes=["survey-box"])
             with gr.Row(elem_classes=["actions"]):
                 start = gr.Button("Run them one after the other", variant="primary", elem_id="start-comparison")
@@ -135,6 +137,21 @@ def in_sum(found: Costs) -> str:
     refused = f" {found.refused} of them does not go with this plan: leave it out." if found.refused == 1 else ""
     several = f" {found.refused} of them do not go with this plan: leave them out." if found.refused > 1 else ""
     return f"One after the other they take {time}{memory}.{refused}{several}"
+
+
+def priced(plan: Plan, methods: Sequence[str], estimator: Estimator) -> Iterator[tuple[str, str]]:
+    """(a sentence, the table of costs or ""), again with each method that is worked out; waits for an estimator that starts."""
+    if len(methods) < compare.FEWEST:
+        yield CHOOSE_TWO, ""
+        return
+    if not estimator.ready:
+        yield WARMING_UP, ""
+        if not estimator.wait(SECONDS_TO_WARM_UP):
+            yield WARMING, ""
+            return
+    for found in costs(plan, methods, estimator.ask):
+        table = html(method_cells(found.rows), METHOD_COLUMNS, "What each method needs")
+        yield in_sum(found) if len(found.rows) == len(methods) else ASKING, table
 
 
 def described(plan: Plan) -> str:
@@ -200,14 +217,8 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
         methods = chosen(values)
         plan = form.read(values)
         yield {tab.of_plan: markup.note(described(plan))}
-        if len(methods) < compare.FEWEST or not estimator.ready:
-            sentence = CHOOSE_TWO if estimator.ready else WARMING
-            yield {tab.in_all: markup.note(sentence), tab.costs: gr.update(visible=False)}
-            return
-        for found in costs(plan, methods, estimator.ask):
-            table = html(method_cells(found.rows), METHOD_COLUMNS, "What each method needs")
-            sentence = in_sum(found) if len(found.rows) == len(methods) else ASKING
-            yield {tab.in_all: markup.note(sentence), tab.costs: gr.update(value=table, visible=True)}
+        for sentence, table in priced(plan, methods, estimator):
+            yield {tab.in_all: markup.note(sentence), tab.costs: gr.update(value=table, visible=bool(table))}
 
     @guarded
     def start(**values: Any) -> dict[Component, Any]:

@@ -20,7 +20,7 @@ from engine.data import FORMATS, SHAPES, images, scanning, sources
 from engine.data.formats import NAMES, Recognition
 from engine.data.values import BadRow
 from engine.plan import DataSource, Plan, PlanError
-from ui import charts, data_views, form, markup, words
+from ui import charts, data_views, form, markup, mixture, words
 from ui.border import guarded
 from ui.form import BASE, Form
 
@@ -51,7 +51,6 @@ class DataTab:
     upload: gr.UploadButton
     source: gr.HTML
     hub: dict[str, Component]
-    mix: dict[str, Component]
     read_as: gr.Dropdown
     roles: tuple[gr.Dropdown, ...]
     preview: gr.HTML
@@ -100,7 +99,7 @@ def build(tab: gr.Tab) -> DataTab:
                 allow_custom_value=True,
                 elem_id="data-set",
             )
-        source, preview, upload, hub, mix, read_as, roles = _source_card(plan)
+        source, preview, upload, hub, read_as, roles = _source_card(plan)
         working = markup.block("", elem_id="data-working")
         with gr.Row(elem_classes=["charts"]):
             number, before, after, template, use_template, row = _row_card()
@@ -109,7 +108,7 @@ def build(tab: gr.Tab) -> DataTab:
                 findings, balance, held_out = _finding_card()
         ticks, values, clean, cleaned = _clean_card()
     return DataTab(
-        tab=tab, open_=gr.State(False), picker=picker, upload=upload, source=source, hub=hub, mix=mix, read_as=read_as,
+        tab=tab, open_=gr.State(False), picker=picker, upload=upload, source=source, hub=hub, read_as=read_as,
         roles=roles, preview=preview, working=working, lengths=lengths_, chart=chart, findings=findings, balance=balance,
         held_out=held_out, number=number, before=before, after=after, template=template, use_template=use_template, row=row,
         ticks=ticks, values=values, clean=clean, cleaned=cleaned,
@@ -143,21 +142,7 @@ def _source_card(plan: Plan) -> tuple[Any, ...]:
                 "split": gr.Textbox("train", label="Split", max_lines=1, elem_id="hub-split"),
                 "fetch": gr.Button("Fetch", size="sm", elem_id="hub-fetch", elem_classes=["survey-ask"]),
             }
-        with (
-            gr.Accordion("Several sets at once", open=False, elem_classes=["fold"], elem_id="data-mix"),
-            gr.Row(elem_classes=["fields", "fields-wide"]),
-        ):
-            mix = {
-                "sets": gr.Dropdown(choices=form.data_choices(), value=[], multiselect=True, label="Sets", elem_id="mix-sets"),
-                "weights": gr.Textbox(
-                    label="Weights",
-                    info="One per set, with commas between: 2 counts each row twice, 0.5 takes half of the rows. Empty: 1.",
-                    max_lines=1,
-                    elem_id="mix-weights",
-                ),
-                "use": gr.Button("Use these sets", size="sm", elem_id="mix-use", elem_classes=["survey-ask"]),
-            }
-    return source, preview, upload, hub, mix, read_as, roles
+    return source, preview, upload, hub, read_as, roles
 
 
 def _row_card() -> tuple[Any, ...]:
@@ -237,8 +222,8 @@ def source_shown(tab: DataTab, plan: Plan) -> dict[Component, Any]:
 
 
 def _others(plan: Plan) -> str:
-    names = [f"{data.title(source)} (weight {source.weight:g})" for source in plan.datasets]
-    return markup.note(f"Used together: {', '.join(names)}. The first one is shown.") if len(names) > 1 else ""
+    told = mixture.shares(plan)
+    return told + markup.note("The sets are looked through together; of the files, the first one is shown.") if told else ""
 
 
 def preview(source: DataSource, accepts: tuple[str, ...], becomes: str) -> str:
@@ -348,9 +333,9 @@ def wire(tab: DataTab, the_form: Form, estimator: Estimator, page: gr.Blocks, ta
     @guarded
     def list_sets(**values: Any) -> dict[Component, Any]:
         choices = form.data_choices(*form.own_data(form.read(values)))
-        return {dropdown: gr.update(choices=choices) for dropdown in (controls["datasets"], tab.picker, tab.mix["sets"])}
+        return {dropdown: gr.update(choices=choices) for dropdown in (controls["datasets"], tab.picker)}
 
-    lists = [controls["datasets"], tab.picker, tab.mix["sets"]]
+    lists = [controls["datasets"], tab.picker]
     page.load(list_sets, inputs_kwargs=controls, outputs=lists, concurrency_limit=None, **quiet)
 
     @guarded
@@ -429,11 +414,11 @@ def _wire_source(tab: DataTab, the_form: Form) -> None:
 
     @guarded
     def choose(path: str, **values: Any) -> dict[Component, Any]:
-        return {tab.cleaned: ""} | chosen(the_form, form.read(values), (DataSource(path=str(path or "").strip()),))
+        return {tab.cleaned: ""} | chosen(the_form, form.read(values), DataSource(path=str(path or "").strip()))
 
     @guarded
     def upload(file: str, **values: Any) -> dict[Component, Any]:
-        return {tab.cleaned: ""} | chosen(the_form, form.read(values), (data.store_upload(Path(file)),))
+        return {tab.cleaned: ""} | chosen(the_form, form.read(values), data.store_upload(Path(file)))
 
     @guarded
     def fetch(path: str, config: str, split: str, **values: Any) -> Iterator[dict[Component, Any]]:
@@ -444,18 +429,12 @@ def _wire_source(tab: DataTab, the_form: Form) -> None:
         except PlanError as error:
             yield {tab.working: markup.note(" ".join(words.issue(issue) for issue in error.issues), "bad")}
             return
-        yield {tab.working: ""} | chosen(the_form, form.read(values), (source,))
-
-    @guarded
-    def use_mix(sets: list[str], weights: str, **values: Any) -> dict[Component, Any]:
-        return {tab.cleaned: ""} | chosen(the_form, form.read(values), mixture(sets, weights))
+        yield {tab.working: ""} | chosen(the_form, form.read(values), source)
 
     tab.picker.input(choose, inputs_kwargs={"path": tab.picker, **controls}, outputs=outputs, concurrency_limit=None, **quiet)
     tab.upload.upload(upload, inputs_kwargs={"file": tab.upload, **controls}, outputs=outputs, concurrency_limit=2, **quiet)
     hub = {name: tab.hub[name] for name in ("path", "config", "split")}
     tab.hub["fetch"].click(fetch, inputs_kwargs={**hub, **controls}, outputs=outputs, concurrency_limit=2, **quiet)
-    mix = {name: tab.mix[name] for name in ("sets", "weights")}
-    tab.mix["use"].click(use_mix, inputs_kwargs={**mix, **controls}, outputs=outputs, concurrency_limit=None, **quiet)
 
 
 def fetch_checked(source: DataSource) -> None:
@@ -465,23 +444,12 @@ def fetch_checked(source: DataSource) -> None:
     data.fetch(source)
 
 
-def mixture(sets: list[str], weights: str) -> tuple[DataSource, ...]:
-    """The chosen sets with their weights. Raises `PlanError` if the weights are not as many numbers above 0."""
-    given = [text.strip() for text in (weights or "").split(",") if text.strip()]
-    numbers = [float(text) for text in given if text.replace(".", "", 1).isdigit() and float(text) > 0]
-    if not sets:
-        raise sources.wrong("no set is chosen.", "Choose at least one.")
-    if given and (len(numbers) != len(given) or len(numbers) != len(sets)):
-        raise sources.wrong(f"{len(sets)} sets need {len(sets)} weights above 0.", "Write them like 1, 0.5.")
-    return tuple(DataSource(path=path, weight=weight) for path, weight in zip(sets, numbers or [1.0] * len(sets), strict=True))
-
-
-def chosen(the_form: Form, plan: Plan, wanted: tuple[DataSource, ...]) -> dict[Component, Any]:
-    """The form with other data: the plan's picker shows the first set, and the plan knows them all."""
-    plan = plan.with_(datasets=wanted)
+def chosen(the_form: Form, plan: Plan, source: DataSource) -> dict[Component, Any]:
+    """The form with another first set: the plan's picker shows it, and the sets that are mixed in stay."""
+    plan = plan.with_(datasets=(source, *plan.datasets[1:]))
     return {
         the_form.controls[BASE]: plan.to_json(),
-        the_form.controls["datasets"]: gr.update(choices=form.data_choices(*form.own_data(plan)), value=wanted[0].path),
+        the_form.controls["datasets"]: gr.update(choices=form.data_choices(*form.own_data(plan)), value=source.path),
     }
 
 
@@ -543,14 +511,14 @@ def _wire_clean(tab: DataTab, the_form: Form, estimator: Estimator) -> None:
         except PlanError as error:
             yield {tab.cleaned: markup.note(" ".join(words.issue(issue) for issue in error.issues[:2]), "bad")}
             return
-        yield {tab.cleaned: data_views.cleaned(result)} | chosen(the_form, plan, (result.source, *plan.datasets[1:]))
+        yield {tab.cleaned: data_views.cleaned(result)} | chosen(the_form, plan, result.source)
 
     @guarded
     def write_with(template: str, **values: Any) -> dict[Component, Any]:
         plan = form.read(values)
         result = estimator.clean(plan, {}, template)
         told = data_views.cleaned(result)
-        return {tab.cleaned: told, tab.working: told} | chosen(the_form, plan, (result.source, *plan.datasets[1:]))
+        return {tab.cleaned: told, tab.working: told} | chosen(the_form, plan, result.source)
 
     outputs = [tab.cleaned, tab.working, controls[BASE], controls["datasets"]]
     inputs = {"template": tab.template, **controls}

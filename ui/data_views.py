@@ -5,6 +5,7 @@ Pure functions. Text of a file is only ever escaped text here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -185,12 +186,22 @@ def length_facts(found: XRay) -> str:
         ("Tokens", words.count(found.tokens) + sample),
         ("Median", f"{words.whole(found.median)} tokens"),
         ("Longest", f"{words.whole(found.longest)} tokens"),
-        ("Rows cut", _part(words.whole(found.cut_rows), found.cut_rows, found.counted)),
-        ("Tokens cut", _part(words.count(found.cut_tokens), found.cut_tokens, found.counted_tokens)),
+        *_cut(found),
     ]
     if found.by_tokens:
         pairs.append(("Tokens learned", f"{learned:.0%}"))
     return markup.facts(pairs)
+
+
+def _cut(found: XRay) -> list[tuple[str, str]]:
+    """What the longest sequence costs; rows that are packed lose nothing by it."""
+    if found.packed:
+        sequences = words.whole(math.ceil(found.tokens / found.max_length))
+        return [("Packed into", f"{sequences} sequences of {words.whole(found.max_length)}")]
+    return [
+        ("Rows cut", _part(words.whole(found.cut_rows), found.cut_rows, found.counted)),
+        ("Tokens cut", _part(words.count(found.cut_tokens), found.cut_tokens, found.counted_tokens)),
+    ]
 
 
 def _part(said: str, part: int, whole: int) -> str:

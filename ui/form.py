@@ -22,7 +22,7 @@ from engine.demos import DEMOS, PROBE, first_plan
 from engine.methods import METHODS, Method, Option
 from engine.objectives import OBJECTIVES, Objective
 from engine.peft_options import MEANT_FOR_PEFT_ITSELF
-from engine.plan import FIELDS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
+from engine.plan import FIELDS, SOURCE_KNOBS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
 from ui import words
 
 BASE = "base"  # the argument that carries the loaded plan
@@ -43,6 +43,8 @@ WITHOUT_CONTROL = ("version", "method_options", "objective_options")
 GENERATED = tuple(
     name for name, knob in FIELDS.items() if knob.group != "hidden" and name not in (*MADE_BY_HAND, *WITHOUT_CONTROL)
 )
+MOST_SETS = 6  # of a mixture that the form can show (judgement)
+MORE_SETS = tuple(range(2, MOST_SETS + 1))  # their numbers, beside the first one
 MOST_RADIO_CHOICES = 4  # a longer list is a dropdown
 
 
@@ -314,7 +316,7 @@ def read(values: Mapping[str, Any]) -> Plan:
     return base.with_(
         **generated,
         model=_model(values["model"], base),
-        datasets=_datasets(values["datasets"], base),
+        datasets=_datasets(values, base),
         max_length=from_control(FIELDS["max_length"], values["max_length"], fresh.max_length),
         objective=objective,
         objective_options=read_objective_options(OBJECTIVES[objective], values),
@@ -344,22 +346,50 @@ def _model(value: Any, base: Plan) -> str | dict:
     return base.model if isinstance(base.model, dict) and text == _text(base.model) else text
 
 
-def _datasets(value: Any, base: Plan) -> tuple[DataSource, ...]:
-    """The chosen set; the sets of a loaded plan stay together while its first one stays chosen."""
-    path = str(value or "").strip()
-    return base.datasets if base.datasets and base.datasets[0].path == path else (DataSource(path=path),)
+def set_name(number: int) -> str:
+    """The argument that carries the path of a set of the mixture; the first one is the training data itself."""
+    return "datasets" if number == 1 else f"set_{number}"
+
+
+def weight_name(number: int) -> str:
+    """The argument that carries the weight of a set of the mixture."""
+    return f"weight_{number}"
+
+
+def _datasets(values: Mapping[str, Any], base: Plan) -> tuple[DataSource, ...]:
+    """The chosen sets with their weights. Each keeps what a loaded plan says of it beside, such as its columns."""
+    known = {source.path: source for source in reversed(base.datasets)}
+    found = []
+    for number in (1, *MORE_SETS):
+        path = str(values.get(set_name(number)) or "").strip()
+        if path or number == 1:
+            weight = from_control(SOURCE_KNOBS["weight"], values.get(weight_name(number)), 1.0)
+            weight = float(weight) if type(weight) is int else weight  # a browser's 1.0 is 1
+            found.append(dataclasses.replace(known.get(path, DataSource(path=path)), weight=weight))
+    return (*found, *base.datasets[MOST_SETS:])
+
+
+def datasets_shown(plan: Plan, form: Form) -> dict[Component, Any]:
+    """The updates that make the form show a plan's sets."""
+    choices = data_choices(*own_data(plan))
+    updates: dict[Component, Any] = {}
+    for number in (1, *MORE_SETS):
+        source = plan.datasets[number - 1] if number <= len(plan.datasets) else None
+        updates[form.controls[set_name(number)]] = gr.update(choices=choices, value=source.path if source else None)
+        updates[form.controls[weight_name(number)]] = source.weight if source else 1.0
+    return updates
 
 
 def shown(plan: Plan, form: Form) -> dict[Component, Any]:
     """The updates that make the form show a plan."""
     method = METHODS.get(plan.method, METHODS[defaults().method])
     values: dict[str, Any] = {name: to_control(FIELDS[name], getattr(plan, name)) for name in (*GENERATED, "max_length")}
-    values |= {BASE: plan.to_json(), "model": _text(plan.model), "datasets": plan.datasets[0].path, "method": method.key}
+    values |= {BASE: plan.to_json(), "model": _text(plan.model), "method": method.key}
     objective = plan.objective if plan.objective in OBJECTIVES else defaults().objective
     values |= {"objective": objective}
     values |= {"gpu": plan.gpu if plan.gpu in hardware.gpus() else THIS_MACHINE}
     updates = {form.controls[name]: value for name, value in values.items()}
-    updates[form.controls["datasets"]] = gr.update(choices=data_choices(*own_data(plan)), value=plan.datasets[0].path)
+    updates |= datasets_shown(plan, form)
     of_objective = objective_updates(objective, form, plan.objective_options)
     of_objective[form.controls["model"]] = gr.update(choices=model_choices(objective), value=_text(plan.model))
     of_method = method_updates(method, form, options=plan.method_options, quantization=plan.quantization)

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checks, data, hardware, lengths, models, runs
+from engine import checks, data, hardware, lengths, models, runs, splits
 from engine.data import sources
 from engine.demos import DEMOS
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
 from estimators import measured
-from ui import fitcard, fix_rows, form, markup, offers, survey_table, words
+from ui import fitcard, fix_rows, form, markup, mixture, offers, survey_table, words
 from ui.border import guarded
 from ui.fix_rows import FixRows, Turn
 from ui.form import BASE, Form
+from ui.mixture import Mixture
 from ui.offers import Offers
 from ui.survey_table import Survey
 
@@ -43,6 +44,7 @@ class PlanTab:
     demos: gr.Radio
     run_name: gr.Textbox
     upload: gr.UploadButton
+    mixture: Mixture
     uploads: gr.State  # (label, path) of this page's uploads
     model_title: gr.HTML
     data_title: gr.HTML
@@ -70,6 +72,7 @@ class PlanTab:
             self.plan_json,
             self.model_title,
             self.data_title,
+            self.mixture.told,
             self.method_title,
             self.form.controls["learning_rate"],
         ]
@@ -93,7 +96,7 @@ def build() -> PlanTab:
             )
             demos = _demos(plan)
             _model_card(plan, controls, titles)
-            upload = _data_card(plan, controls, titles)
+            upload, mixed = _data_card(plan, controls, titles)
             method_survey, within = _method_card(plan, controls, titles)
             run_name, gpu_survey = _hardware_card(plan, controls)
             with gr.Accordion("The plan as JSON", open=False, elem_classes=["fold"]):
@@ -121,6 +124,7 @@ def build() -> PlanTab:
         demos=demos,
         run_name=run_name,
         upload=upload,
+        mixture=mixed,
         uploads=gr.State([]),
         model_title=titles["model"],
         data_title=titles["data"],
@@ -168,7 +172,7 @@ def _model_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr
         )
 
 
-def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> gr.UploadButton:
+def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> tuple[gr.UploadButton, Mixture]:
     with gr.Column(elem_classes=["card"], min_width=0):
         titles["data"] = _title(2, "Data", data_facts(plan))
         with gr.Row(elem_classes=["fields", "fields-wide"]):
@@ -181,6 +185,7 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
                 elem_id="dataset",
             )
             controls["max_length"] = form.control("max_length", FIELDS["max_length"], plan.max_length)
+        mixed = mixture.build(controls)
         with gr.Row(elem_classes=["fields", "fields-wide"]):
             controls["objective"] = gr.Dropdown(
                 choices=form.objective_choices(),
@@ -192,9 +197,10 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
             )
         with gr.Row(elem_classes=["fields", "objective-fields"]):
             _objective_options("common", plan, controls)
-        return gr.UploadButton(
+        upload = gr.UploadButton(
             "Upload your own data", file_types=UPLOAD_TYPES, size="sm", elem_id="upload", elem_classes=["upload"]
         )
+    return upload, mixed
 
 
 def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> tuple[Survey, Offers]:
@@ -300,11 +306,14 @@ def data_facts(plan: Plan) -> str:
     scans = [data.scan(source, lengths.accepts(plan)) for source in plan.datasets]
     if any(found.errors for found in scans) or not scans:
         return ""
-    rows, characters = sum(found.rows for found in scans), sum(found.characters for found in scans)
-    longest = max((found.longest for found in scans), default=0)
-    return (
-        f"{words.whole(rows)} rows · {words.count(characters)} characters · longest {words.whole(longest)} · {scans[0].format}"
-    )
+    facts = [
+        f"{len(scans)} sets" if len(scans) > 1 else "",
+        f"{words.whole(sum(splits.sizes(plan)))} rows",
+        f"{words.count(sum(found.characters for found in scans))} characters",
+        f"longest {words.whole(max(found.longest for found in scans))}",
+        scans[0].format,
+    ]
+    return " · ".join(fact for fact in facts if fact)
 
 
 def estimate(plan: Plan, estimator: Estimator) -> str:
@@ -338,6 +347,7 @@ def rendered(tab: PlanTab, plan: Plan) -> dict[Component, Any]:
         tab.form.controls["learning_rate"]: gr.update(placeholder=form.recommended_rate(plan)),
         tab.model_title: markup.card_title(1, "Model", form.model_facts(plan)),
         tab.data_title: markup.card_title(2, "Data", data_facts(plan)),
+        tab.mixture.told: mixture.shares(plan),
         tab.method_title: markup.card_title(3, "Method", f"When to use it: {METHODS[plan.method].use_when}"),
     }
 
@@ -387,6 +397,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
     fix_rows.wire(tab.fixes, tab.form, estimator, [estimated, warmed_up])
     offers.wire(tab.limits, tab.budget, tab.form, estimator)
     survey_table.wire(tab.gpu_survey, tab.method_survey, tab.form, estimator)
+    mixture.wire(tab.mixture, tab.form)
     _wire_choices(tab)
     _wire_upload(tab)
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import Any
 
 from engine.methods import adapters, hybrids, lora, prompts, rotations, sparse, whole
-from engine.methods.row import Method, unfit
+from engine.methods.row import Method, is_tied, unfit
 from engine.peft_options import Option
 from engine.plan import Plan
 
-__all__ = ["EITHER_OR", "LEFT_OUT", "METHODS", "NOT_OFFERED", "Method", "Option", "option_values", "unfit"]
+__all__ = ["EITHER_OR", "LEFT_OUT", "METHODS", "NOT_OFFERED", "Method", "Option", "is_tied", "option_values", "unfit"]
 
 # PEFT's methods (0.21.2) that have no row, and why.
 LEFT_OUT = {

@@ -10,6 +10,9 @@ from engine.peft_options import Option, options
 
 _SCALES = "Scales and shifts"
 _ADAPTERS = "Adapter layers"
+NO_ATTENTION = dict.fromkeys(
+    ("convnext", "convnextv2"), "stands behind attention and feed-forward blocks, and this kind of model is built otherwise."
+)
 
 
 def _bottleneck_options(placement: str, **defaults: Any) -> tuple[Option, ...]:
@@ -67,11 +70,12 @@ ROWS: tuple[Method, ...] = (
         avoid_when="The result must be merged, or answers must come as fast as the base model's.",
         share="1 to 4 %",
         inference=SOME,
-        learning_rate=3e-4,
-        learning_rate_source="judgement: near LoRA's, as the adapters are as wide",
+        learning_rate=1e-4,
+        learning_rate_source="AdapterHub's own, https://huggingface.co/AdapterHub/bert-base-uncased_sts_mrpc_houlsby",
         paper="https://arxiv.org/abs/1902.00751",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
+        not_for=NO_ATTENTION,
         options=_bottleneck_options("houlsby"),
         apply=attach.with_bottlenecks,
     ),
@@ -85,10 +89,11 @@ ROWS: tuple[Method, ...] = (
         share="0.5 to 2 %",
         inference=SOME,
         learning_rate=1e-4,
-        learning_rate_source="judgement: as for Houlsby adapters, a little lower",
+        learning_rate_source="judgement: as for Houlsby adapters",
         paper="https://arxiv.org/abs/2005.00247",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
+        not_for=NO_ATTENTION,
         options=_bottleneck_options("pfeiffer", non_linearity="relu"),
         apply=attach.with_bottlenecks,
     ),
@@ -106,6 +111,7 @@ ROWS: tuple[Method, ...] = (
         paper="https://huggingface.co/papers/2303.16199",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
+        mixed_only=True,
         model_types=("llama", "mistral", "gpt2"),
         options=options(
             "adaption_prompt", common=("adapter_len", "adapter_layers"), defaults={"adapter_len": 10, "adapter_layers": 2}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.methods.row import ALL_QUANTIZATIONS, COMPARISON, KEEPS_NO_PAST, LONGER, TEXT_TASKS, Method, by_peft
+from engine.methods.row import ALL_QUANTIZATIONS, COMPARISON, KEEPS_NO_PAST, LONGER, OF_WHOLE_TEXTS, TEXT_TASKS, Method, by_peft
 from engine.peft_options import options
 
 _PROMPTS = "Soft prompts"
@@ -22,8 +22,9 @@ ROWS: tuple[Method, ...] = (
         paper="https://arxiv.org/abs/2104.08691",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
-        tasks=TEXT_TASKS,
+        tasks=OF_WHOLE_TEXTS,
         packed=True,
+        virtual=True,
         options=options(
             "prompt_tuning",
             common=("num_virtual_tokens", "prompt_tuning_init"),
@@ -42,12 +43,13 @@ ROWS: tuple[Method, ...] = (
         share="0.01 to 1 %",
         inference=LONGER,
         learning_rate=1e-3,
-        learning_rate_source="judgement: prompt tuning's rate",
+        learning_rate_source=COMPARISON,
         paper="https://arxiv.org/abs/2103.10385",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
-        tasks=TEXT_TASKS,
+        tasks=OF_WHOLE_TEXTS,
         packed=True,
+        virtual=True,
         options=options(
             "p_tuning",
             common=("num_virtual_tokens", "encoder_hidden_size"),
@@ -66,7 +68,7 @@ ROWS: tuple[Method, ...] = (
         share="0.05 to 0.2 %",
         inference=LONGER,
         learning_rate=1e-3,
-        learning_rate_source="judgement: prompt tuning's rate",
+        learning_rate_source=COMPARISON,
         paper="https://arxiv.org/abs/2101.00190",
         mergeable=False,
         keeps_past=True,
@@ -74,6 +76,7 @@ ROWS: tuple[Method, ...] = (
         tasks=TEXT_TASKS,
         not_for=KEEPS_NO_PAST,
         packed=True,
+        virtual=True,
         options=options(
             "prefix_tuning",
             common=("num_virtual_tokens", "prefix_projection"),
@@ -100,6 +103,7 @@ ROWS: tuple[Method, ...] = (
         tasks=TEXT_TASKS,
         not_for=KEEPS_NO_PAST,
         packed=True,
+        virtual=True,
         options=options(
             "prefix_tuning",
             common=("num_virtual_tokens",),
@@ -122,7 +126,8 @@ ROWS: tuple[Method, ...] = (
         paper="https://huggingface.co/papers/2303.02861",
         mergeable=False,
         quantizations=ALL_QUANTIZATIONS,
-        tasks=TEXT_TASKS,
+        tasks=OF_WHOLE_TEXTS,
+        virtual=True,
         options=options(
             "multitask_prompt_tuning",
             common=("num_virtual_tokens", "num_ranks"),
@@ -147,6 +152,7 @@ ROWS: tuple[Method, ...] = (
         keeps_past=True,
         quantizations=ALL_QUANTIZATIONS,
         tasks=("causal-lm",),
+        virtual=True,
         options=options(
             "cartridge", common=("num_virtual_tokens",), more=("num_frozen_tokens",), defaults={"num_virtual_tokens": 64}
         ),

@@ -98,6 +98,7 @@ ROWS: tuple[Method, ...] = (
         paper="https://huggingface.co/papers/2409.00119",
         mergeable=True,
         quantizations=ALL_QUANTIZATIONS,
+        mixed_only=True,
         linear_only=True,
         options=options("road", common=("group_size", "target_modules"), more=("variant",)),
         apply=by_peft("road"),

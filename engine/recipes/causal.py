@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import datasets
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, Trainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from engine import build, data
+from engine import build, data, tokenised
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Row, Setup
@@ -49,6 +50,28 @@ def trainer_settings(setup: Setup) -> dict[str, Any]:
     }
 
 
+def tokenised_trainer(setup: Setup, make: Callable[..., Trainer], args: Any, **more: Any) -> Trainer:
+    """A trainer of TRL that tokenises its rows when it is made, with the tokens of an earlier start where they are kept.
+
+    Args:
+        make: the class of the trainer.
+        args: its config. Of it the batch size counts too: KTO pairs each prompt with an answer of the same batch.
+        more: what else the trainer is given, such as `ref_model`.
+    """
+
+    def given(train: datasets.Dataset, held_out: datasets.Dataset | None) -> Trainer:
+        common = {"model": setup.model, "processing_class": setup.processor, "args": args}
+        return make(**common, train_dataset=train, eval_dataset=held_out, **more)
+
+    depends_on = {
+        "trainer": setup.plan.objective,
+        "max_length": setup.plan.max_length,
+        "batch": setup.plan.per_device_train_batch_size,
+        "options": option_values(setup.plan),
+    }
+    return tokenised.trainer(given, setup.train_rows, setup.eval_rows, setup.processor, depends_on)
+
+
 # --- the reference model --------------------------------------------------------------------------------------------
 
 
@@ -61,7 +84,7 @@ def adds_adapter(plan: Plan) -> bool:
     """Whether the plan's method leaves an adapter beside the base (full fine-tuning and its kin change the base itself)."""
     from engine.methods import METHODS
 
-    return METHODS[plan.method].mergeable
+    return not METHODS[plan.method].whole_model
 
 
 def reference_held(plan: Plan) -> tuple[Held, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from transformers import (
@@ -20,11 +21,11 @@ from transformers import (
     TrainingArguments,
 )
 
-from engine import build
+from engine import build, tokenised
 from engine.objectives import option_values, task_of
 from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup
-from engine.recipes.causal import arguments, ones, to_dataset
+from engine.recipes.causal import arguments, ones
 
 IGNORED = -100  # the label that no loss counts (torch.nn.CrossEntropyLoss)
 
@@ -41,16 +42,34 @@ def plain_trainer(
     metrics: Callable[[EvalPrediction], dict[str, float]] | None,
 ) -> Trainer:
     """transformers' Trainer on rows that `to_features` turns into the model's inputs."""
-    train, held_out = ([to_features(row) for row in rows] for rows in (setup.train_rows, setup.eval_rows))
+    train, held_out = both_features(setup, to_features)
     return Trainer(
         model=setup.model,
         args=arguments(setup, TrainingArguments, prediction_loss_only=metrics is None, label_names=label_names(setup.plan)),
         data_collator=collator,
-        train_dataset=to_dataset(train),
-        eval_dataset=to_dataset(held_out) if held_out else None,
+        train_dataset=train,
+        eval_dataset=held_out,
         processing_class=setup.processor,
         compute_metrics=metrics,
     )
+
+
+def both_features(setup: Setup, to_features: Callable[[Row], Row]) -> tuple[datasets.Dataset, datasets.Dataset | None]:
+    """(training rows, held-out rows) as the model's inputs, kept for the next start."""
+    plan = setup.plan
+    classes = build.labels_of(plan) if task_of(plan).labels in ("classes", "tags") else ()
+    depends_on = {
+        "objective": plan.objective,
+        "max_length": plan.max_length,
+        "classes": classes,
+        "options": option_values(plan),
+    }
+    train, held_out = (
+        tokenised.features(rows, to_features, setup.processor, depends_on) if rows else None
+        for rows in (setup.train_rows, setup.eval_rows)
+    )
+    assert train is not None
+    return train, held_out
 
 
 def label_names(plan: Plan) -> list[str]:
@@ -214,7 +233,7 @@ def seq2seq_trainer(setup: Setup) -> Trainer:
         written, wanted = (decoded(setup.processor, part) for part in (_first(prediction), prediction.label_ids))
         return {"exact_match": float(np.mean([a == b for a, b in zip(written, wanted, strict=True)]))}
 
-    train, held_out = ([to_features(row) for row in rows] for rows in (setup.train_rows, setup.eval_rows))
+    train, held_out = both_features(setup, to_features)
     return Seq2SeqTrainer(
         model=setup.model,
         args=arguments(
@@ -226,8 +245,8 @@ def seq2seq_trainer(setup: Setup) -> Trainer:
             label_names=["labels"],
         ),
         data_collator=DataCollatorForSeq2Seq(setup.processor, model=setup.model),
-        train_dataset=to_dataset(train),
-        eval_dataset=to_dataset(held_out) if held_out else None,
+        train_dataset=train,
+        eval_dataset=held_out,
         processing_class=setup.processor,
         compute_metrics=exact_match,
     )

@@ -29,6 +29,7 @@ from engine.recipes.causal import (
     own_options,
     reference_held,
     reference_of,
+    tokenised_trainer,
     trainer_settings,
 )
 
@@ -42,7 +43,9 @@ def dpo_trainer(setup: Setup) -> Trainer:
     if weight:
         options |= {"loss_type": [options["loss_type"], "sft"], "loss_weights": [1.0, weight]}
     args = arguments(setup, DPOConfig, max_length=setup.plan.max_length, **options)
-    return DPOTrainer(args=args, ref_model=load_reference(setup), **trainer_settings(setup))
+    if options["precompute_ref_log_probs"]:  # the reference's answers stand beside the tokens, and are of this model alone
+        return DPOTrainer(args=args, ref_model=load_reference(setup), **trainer_settings(setup))
+    return tokenised_trainer(setup, DPOTrainer, args, ref_model=load_reference(setup))
 
 
 def dpo_prepare(model: torch.nn.Module, plan: Plan) -> None:
@@ -113,7 +116,7 @@ def _pair_loss(
 def kto_trainer(setup: Setup) -> Trainer:
     """TRL's KTOTrainer on single answers with a mark."""
     args = arguments(setup, KTOConfig, max_length=setup.plan.max_length, **own_options(setup.plan))
-    return KTOTrainer(args=args, ref_model=load_reference(setup), **trainer_settings(setup))
+    return tokenised_trainer(setup, KTOTrainer, args, ref_model=load_reference(setup))
 
 
 def kto_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
@@ -163,14 +166,14 @@ def _other_logps(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
 def orpo_trainer(setup: Setup) -> Trainer:
     """TRL's ORPOTrainer."""
     args = arguments(setup, ORPOConfig, max_length=setup.plan.max_length, **own_options(setup.plan))
-    return ORPOTrainer(args=args, **trainer_settings(setup))
+    return tokenised_trainer(setup, ORPOTrainer, args)
 
 
 def cpo_trainer(setup: Setup) -> Trainer:
     """TRL's CPOTrainer; SimPO is one of its losses."""
     loss_type = {"loss_type": "simpo"} if setup.plan.objective == "simpo" else {}
     args = arguments(setup, CPOConfig, max_length=setup.plan.max_length, **own_options(setup.plan), **loss_type)
-    return CPOTrainer(args=args, **trainer_settings(setup))
+    return tokenised_trainer(setup, CPOTrainer, args)
 
 
 def pair_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
@@ -240,7 +243,7 @@ def cpo_loss(model: torch.nn.Module, batch: Batch, plan: Plan, held: Models) -> 
 def reward_trainer(setup: Setup) -> Trainer:
     """TRL's RewardTrainer."""
     args = arguments(setup, RewardConfig, max_length=setup.plan.max_length, **own_options(setup.plan))
-    return RewardTrainer(args=args, **trainer_settings(setup))
+    return tokenised_trainer(setup, RewardTrainer, args)
 
 
 def reward_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:

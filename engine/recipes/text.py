@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datasets
 import torch
 from transformers import PretrainedConfig, Trainer
 from trl import SFTConfig, SFTTrainer
 
 from engine import build, data, tokenised
+from engine.objectives import packs
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
-from engine.recipes.causal import arguments, to_dataset, token_batch
+from engine.recipes.causal import arguments, token_batch
 
 
 def marks_answers(setup: Setup) -> bool:
@@ -36,27 +38,20 @@ def whole_text(row: Row) -> str:
 
 
 def _trainer(setup: Setup, train: list[Row], held_out: list[Row], **changes: object) -> Trainer:
-    """The trainer, with the rows as an earlier start has tokenised them; else it does, and they are kept."""
-    plan = setup.plan
-    settings = {"max_length": plan.max_length, "packing": plan.packing} | changes
-    depends_on = settings | {"seed": plan.seed}  # packing mixes the rows
-    names = [tokenised.name_of(rows, setup.processor, depends_on) for rows in (train, held_out)]
-    ready = [tokenised.kept(name) if rows else None for name, rows in zip(names, (train, held_out), strict=True)]
-    if ready[0] is not None and (ready[1] is not None or not held_out):
-        settings["dataset_kwargs"] = {"skip_prepare_dataset": True}
-    else:
-        ready = [to_dataset(rows) if rows else None for rows in (train, held_out)]
-    trainer = SFTTrainer(
-        model=setup.model,
-        args=arguments(setup, SFTConfig, **settings),
-        processing_class=setup.processor,
-        train_dataset=ready[0],
-        eval_dataset=ready[1],
-    )
-    for name, rows in zip(names, (trainer.train_dataset, trainer.eval_dataset), strict=True):
-        if rows is not None:
-            tokenised.keep(name, rows)
-    return trainer
+    """TRL's SFTTrainer with these settings on these rows."""
+    settings = {"max_length": setup.plan.max_length, "packing": setup.plan.packing} | changes
+
+    def make(train_rows: datasets.Dataset, eval_rows: datasets.Dataset | None) -> Trainer:
+        return SFTTrainer(
+            model=setup.model,
+            args=arguments(setup, SFTConfig, **settings),
+            processing_class=setup.processor,
+            train_dataset=train_rows,
+            eval_dataset=eval_rows,
+        )
+
+    depends_on = settings | {"trainer": "sft", "seed": setup.plan.seed}  # packing mixes the rows
+    return tokenised.trainer(make, train, held_out, setup.processor, depends_on)
 
 
 def dry_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:
@@ -66,7 +61,7 @@ def dry_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> 
     fake tensors cannot show it.
     """
     parts = token_batch(config, plan, batch, length)
-    if batch == 1 or plan.packing:
+    if batch == 1 or packs(plan):
         del parts["attention_mask"]
     return parts
 

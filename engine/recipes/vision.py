@@ -6,11 +6,11 @@ import os
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, Trainer, TrainingArguments
+from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArguments
 
 from engine import build, encode
 from engine.data.pictures import open_image
-from engine.plan import Plan
+from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
 from engine.recipes.causal import arguments, ones
 from engine.recipes.images import pixel_shape, vision_config
@@ -73,7 +73,27 @@ def words_trainer(setup: Setup) -> Trainer:
     def collate(rows: list[Row]) -> Batch:
         return answer_batch(setup.processor, [images_of(row) for row in rows], [encode.image_chat(row) for row in rows])
 
-    return pictures_trainer(setup, collate)
+    return pictures_trainer(setup, collate, right_answers, likeliest)
+
+
+def likeliest(logits: torch.Tensor | tuple[torch.Tensor, ...], labels: torch.Tensor) -> torch.Tensor:
+    """The likeliest token at each place, int64 [batch, tokens]: all that is kept of the logits of an evaluation."""
+    return (logits[0] if isinstance(logits, tuple) else logits).argmax(-1)
+
+
+def right_answers(prediction: EvalPrediction) -> dict[str, float]:
+    """How many answers, and how many of their tokens, are right when the likeliest token is taken at each place.
+
+    The likeliest token is looked up after the right beginning. An answer that is right at each of its places, its end
+    too, is the one that greedy decoding writes, and no other is: so `exact_match` is that of written answers.
+    """
+    said, wanted = prediction.predictions[:, :-1], prediction.label_ids[:, 1:]
+    counted = wanted != IGNORED
+    right = (said == wanted) & counted
+    return {
+        "exact_match": float((right == counted).all(1).mean()),
+        "mean_token_accuracy": float(right.sum() / max(1, counted.sum())),
+    }
 
 
 def images_of(row: Row) -> list[Any]:
@@ -123,6 +143,7 @@ def words_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -
 
     `length` is that of the words: rows are not cut, and an image's tokens come on top.
     """
+    _refuse_unknown_images(config)
     taken = image_tokens(config, plan)
     ids = ones(batch, taken + length)
     if taken:
@@ -141,6 +162,18 @@ def words_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -
         "labels": ones(batch, taken + length),
         **seen,
     }
+
+
+# Kinds of models that cut, pad or count their images in ways that `image_tokens` does not know.
+IMAGES_UNKNOWN = ("blip-2", "gemma3n", "gemma4", "llama4", "llava_next", "mllama")
+
+
+def _refuse_unknown_images(config: PretrainedConfig) -> None:
+    """Say it where what an image costs is not known, rather than to guess."""
+    if config.model_type in IMAGES_UNKNOWN:
+        message = f"how {config.model_type} models take their images cannot be planned here yet."
+        fix = "Choose a LLaVA 1.5, SmolVLM, Qwen-VL, PaliGemma, Gemma 3 or BLIP model."
+        raise PlanError([Issue(field="model", message=message, fix=fix)])
 
 
 def words_loss(model: torch.nn.Module, batch: Batch, plan: Plan, held: Models) -> torch.Tensor:

@@ -11,14 +11,18 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import chain_runs, chains, checks, events, forgetting, runs, workers
+from engine import attach, build, chain_runs, chains, checks, data, events, forgetting, runs, series, workers
 from engine.chain_runs import ChainRun
-from engine.plan import PlanError
+from engine.objectives import OBJECTIVES
+from engine.plan import Plan, PlanError
+from engine.runs import Run
+from engine.train import make_trainer
 from tests.conftest import log_of
 from tests.engine import tiny
 
 DEMO_CHAINS = sorted((Path(__file__).parents[2] / "assets" / "demo_chains").glob("*.json"))
 FACTS, VOICES = [{"path": "demo/facts"}], [{"path": "demo/voices"}]
+TOPICS = {"model": "demo/encoder", "objective": "classification", "datasets": [{"path": "demo/topics"}]}
 
 
 def chain(*stages: dict[str, Any], **more: Any) -> chains.Chain:
@@ -58,8 +62,6 @@ def test_a_stage_goes_on_from_the_last_result_of_its_kind() -> None:
 def test_replay_weighs_earlier_rows() -> None:
     made = chain({"datasets": FACTS}, {"datasets": [{"path": "demo/pirate"}], "replay": 0.5}, {"datasets": VOICES, "replay": 1})
     sources = chains.with_replay(made, 1)
-    from engine import data
-
     rows = {source.path: data.scan(source).rows for source in sources}
     assert rows["demo/facts"] * sources[1].weight == pytest.approx(0.5 * rows["demo/pirate"])
     assert len(chains.with_replay(made, 0)) == 1
@@ -85,6 +87,93 @@ def test_a_loss_that_rose_is_a_warning() -> None:
     assert len(forgetting.warnings(report, limit=0.1)) == 1
     assert "probe: the loss rose from 1.000 to 1.300" in forgetting.warnings(report, limit=0.1)[0]
     assert forgetting.warnings(report, limit=0.5) == []
+
+
+def test_osf_leaves_what_the_stage_before_has_learned_alone(tmp_path: Path) -> None:
+    """The strongest directions of the first result stay as they are while the second stage learns."""
+    stage = {"method": "osf", "max_steps": 8, "learning_rate": 3e-3, "precision": "fp32", "warmup_ratio": 0.0, "max_length": 48}
+    made = chain({**stage, "model": tiny.causal_model(), "datasets": FACTS}, {**stage, "datasets": [{"path": "demo/pirate"}]})
+    name = "model.layers.0.mlp.up_proj.weight"  # a square one is kept by its complement, this one by its directions
+    rows = tiny.rows("messages", 24)
+    results: dict[int, str] = {}
+    weights = []
+    for number, own in enumerate((rows[:16], rows[16:])):
+        plan, folder = chains.resolve(made, number, results), tmp_path / str(number)
+        trainer = make_trainer(plan, folder, build.build(plan, "cpu"), build.load_processor(plan), own, own[:4])
+        trainer.args.eval_strategy, trainer.args.eval_on_start = "no", False
+        before = trainer.evaluate()["eval_loss"]
+        trainer.train()
+        assert trainer.evaluate()["eval_loss"] < before
+        attach.save(trainer.model, folder / "adapter")
+        merged = attach.load(build.load_base(plan, "cpu"), folder / "adapter").merge_and_unload()
+        merged.save_pretrained(folder / "merged")
+        build.load_processor(plan).save_pretrained(folder / "merged")
+        results[number] = str(folder / "merged")
+        weights.append(merged.state_dict()[name])
+    left, _, right = weights[0].svd()
+    kept = min(weights[0].shape) // 2
+    change = weights[1] - weights[0]
+    assert change.norm() > 0.01
+    assert (left[:, :kept].T @ change @ right[:, :kept]).norm() < 0.02 * change.norm(), "a full fine-tune: about 0.4"
+
+
+@pytest.mark.parametrize(
+    ("stages", "asked"),
+    [
+        ([{"datasets": FACTS}, {"datasets": VOICES, "objective": "dpo"}], ["A probe", "stage 1"]),
+        ([TOPICS, TOPICS], ["stage 1", "stage 2"]),
+        ([TOPICS, TOPICS | {"datasets": [{"path": "demo/thumbs"}]}], []),
+        ([TOPICS, TOPICS | {"objective": "masked_lm", "datasets": [{"path": "demo/velmora_text"}]}], []),
+        ([TOPICS, {"model": "demo/llama", "datasets": FACTS}], ["A probe", "stage 2"]),
+    ],
+    ids=["texts", "the same classes", "other classes", "another head", "another kind"],
+)
+def test_a_result_is_asked_about_what_it_can_read(stages: list[dict[str, Any]], asked: list[str]) -> None:
+    found = forgetting.probes(chain(*stages, probe=["demo/general"]), 1)
+    assert [title.partition(":")[0] for title in found] == asked
+
+
+def test_models_that_do_not_write_text_are_asked_about_their_own_rows(tmp_path: Path) -> None:
+    """An encoder that has learned to mark names is asked how well it marks those of the stage before."""
+    names = TOPICS | {"objective": "token_classification", "datasets": [{"path": "demo/names"}], "max_length": 48}
+    learning = {
+        "method": "full",
+        "max_steps": 10,
+        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 32,
+        "precision": "fp32",
+    }
+    made = chain(names, names | learning)
+    plan = made.stages[1].plan
+    rows = data.load(plan.datasets, OBJECTIVES[plan.objective].shapes)
+    trainer = make_trainer(plan, tmp_path, build.build(plan, "cpu"), build.load_processor(plan), rows, [])
+    trainer.train()
+    trainer.save_model(str(tmp_path / "model"))
+    asked = forgetting.probes(made, 1)
+    report = [forgetting.look(plan.with_(model=model), asked, name=model) for model in (plan.model, str(tmp_path / "model"))]
+    assert all(losses[1] < 0.8 * losses[0] for losses in forgetting.lines(report).values())
+
+
+@pytest.mark.trains
+def test_a_run_that_begins_between_the_look_and_the_start_is_waited_for(short_plan: Plan) -> None:
+    """The machine looks free, another page starts a run, the start is refused: the series waits and tries again."""
+    begun: list[Run] = []
+    waited_for: list[Run] = []
+
+    def start() -> Run:
+        if begun and not runs.active_runs():
+            return begun[0]
+        begun.append(runs.start(short_plan.with_(max_steps=1)))  # another page was faster
+        return runs.start(short_plan)
+
+    started = series.start_when_free(start, waits=waited_for.append, stopped=lambda: False)
+    assert started is not None
+    assert [run.id for run in waited_for] == [begun[0].id]
+    assert (runs.get(begun[0].id) or missing()).state == "finished"
+    assert series.start_when_free(start, waits=waited_for.append, stopped=lambda: True) is None
+    bad = short_plan.with_(learning_rate=-1.0)
+    with pytest.raises(PlanError, match="learning_rate"):
+        series.start_when_free(lambda: runs.start(bad), waits=waited_for.append, stopped=lambda: False)
 
 
 @pytest.mark.trains
@@ -161,7 +250,7 @@ def conductor_of(chain_id: str) -> psutil.Process:
 def log_of_chain(chain: ChainRun) -> str:
     """What the chain and its last stage say, for the message of a failed assertion."""
     run = runs.get(chain.run_id) if chain.run_id else None
-    log = (chain.folder / chain_runs.LOG_FILE).read_text()[-2000:]
+    log = (chain.folder / series.LOG_FILE).read_text()[-2000:]
     return f"{chain.state}: {chain.message}\n{log}\n{log_of(run) if run else ''}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import compare, events, runs, scoring
+from engine import compare, events, runs, scoring, series
 from engine.__main__ import comparison_table
 from engine.compare import Comparison
 from engine.methods import METHODS
@@ -40,18 +40,18 @@ def until_it_trains(comparison: Comparison, seconds: float = 120) -> Run:
         if run is not None and any(event["kind"] == "step" for event in events.since(run.folder)[0]):
             return run
         time.sleep(0.1)
-    pytest.fail((comparison.folder / compare.LOG_FILE).read_text(encoding="utf-8"))
+    pytest.fail((comparison.folder / series.LOG_FILE).read_text(encoding="utf-8"))
 
 
 @pytest.mark.trains
 def test_the_methods_take_turns_and_a_failed_one_stops_nobody(plan: Plan) -> None:
-    comparison = compare.start(plan, ("vblora", "lora"))  # VB-LoRA's vectors of 256 do not go into a width of 32
+    comparison = compare.start(plan, ("psoft", "lora"))  # PSOFT's rank of 32 does not go into a matrix that is 16 wide
     with pytest.raises(PlanError, match="still under way"):
         compare.start(plan, ("lora", "full"))
     failed, lora = until_it_ends(comparison)
     assert compare.state(comparison) == "finished"
     assert (failed.state, lora.state) == ("failed", "finished"), (failed, lora)
-    assert "vector_length" in failed.reason
+    assert "min(in_features" in failed.reason
     assert lora.eval_loss is not None
     assert lora.trainable_params == 2 * sum(16 * (a + b) for a, b in SHAPES)
     assert None not in (lora.memory_peak, lora.seconds, lora.bytes)

@@ -69,6 +69,35 @@ def test_each_adapter_does_its_own_task_best(tmp_path: Path) -> None:
     assert said[0] == Said(name=BASE, task="", value=said[0].value)
 
 
+@pytest.mark.parametrize("method", ["loha", "ia3", "prompt_tuning", "houlsby"])
+def test_adapters_of_other_methods_answer_as_they_do_alone(method: str, tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, "blue", method=method)
+    ids, chosen, alone = torch.arange(8)[None], [], []
+    for number in (1, 2):
+        run, model = run_of(plan, number), build.build(plan, "cpu").eval()
+        torch.manual_seed(number)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data += 0.5 * torch.randn_like(parameter)
+        attach.save(model, run.folder / "adapter")
+        chosen.append(run)
+        with torch.no_grad():
+            alone.append(model(input_ids=ids).logits)
+    assert not torch.allclose(*alone, atol=1e-2)
+    adapters = Adapters(chosen)
+    for run, expected in zip(chosen, alone, strict=True):
+        with adapters.answering(run.id), torch.no_grad():
+            assert torch.allclose(adapters.model(input_ids=ids).logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", joint.ALONE)
+def test_a_method_of_which_a_model_holds_one_adapter_says_so(method: str, tmp_path: Path) -> None:
+    chosen = [run_of(plan_of(tmp_path, "blue", method=method), number) for number in (1, 2)]
+    joint.check(chosen[:1])
+    with pytest.raises(PlanError, match="one model holds one adapter of"):
+        joint.check(chosen)
+
+
 def test_a_loss_on_no_token_is_no_number(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "blue", max_length=8)
     run = run_of(plan, 3)

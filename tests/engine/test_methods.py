@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -108,7 +108,7 @@ def test_a_row_tells_a_person_what_they_need(method: Method) -> None:
     assert method.inference
     assert method.group
     assert re.match(r"https?://", method.paper)
-    assert 0 < method.learning_rate <= 0.1
+    assert 0 < method.learning_rate <= 0.3
     assert "http" in method.learning_rate_source or "judgement" in method.learning_rate_source
     assert set(method.quantizations) <= {"none", "int8", "nf4", "fp4"}
     assert method.quantization in method.quantizations
@@ -120,7 +120,12 @@ def test_a_row_tells_a_person_what_they_need(method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_defaults_are_sound_and_unknown_options_are_named(method: str) -> None:
     needed = {"trainable_tokens": {"token_indices": [5]}}.get(method, {})
-    model = {"model_type": "bert"} if "bitfit" in method else "demo/llama"
+    # One with biases, one whose ends are apart; the demo model is neither.
+    model = {
+        "bitfit": {"model_type": "bert"},
+        "lora_bitfit": {"model_type": "bert"},
+        "trainable_tokens": {"model_type": "gpt_neox"},
+    }.get(method, "demo/llama")
     plan = Plan(model=model, method=method, method_options=needed, quantization=METHODS[method].quantization, max_length=64)
     everything = {option.name: option.default for option in METHODS[method].options} | needed
     assert checks.check(plan) == []
@@ -149,7 +154,9 @@ def test_only_what_should_train_gets_gradients(method: str, family: str) -> None
     assert all(unused in name for name in trained - moved)
 
 
-@pytest.mark.parametrize(("method", "family"), pairs(METHODS, ["llama", "gpt2", "bert", "t5", "vit"]))
+@pytest.mark.parametrize(
+    ("method", "family"), [*pairs(METHODS, ["gpt2", "bert", "vit"]), *pairs(GROUPS, ["llama", "t5", "clip"])]
+)
 def test_shapes_are_those_of_the_real_model(method: str, family: str) -> None:
     real, shapes = (
         {name: (tuple(p.shape), p.dtype, p.requires_grad) for name, p in applied(method, family, device).named_parameters()}
@@ -172,38 +179,54 @@ def test_it_learns_and_the_frozen_weights_stay_bit_for_bit(method: str, family: 
     assert losses[-1] < losses[0]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kept:
+    """What a model with trained numbers answered, and the model that was loaded from what was saved of it."""
+
+    expected: torch.Tensor
+    again: Any
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], Kept]:
+    @functools.cache
+    def save_and_load(method: str, family: str) -> Kept:
+        folder = tmp_path_factory.mktemp("saved")
+        model = applied(method, family)
+        wake_up(model)
+        expected = logits_of(model, family)
+        if METHODS[method].whole_model:
+            model.save_pretrained(folder)
+            return Kept(expected=expected, again=type(model).from_pretrained(folder).eval())
+        attach.save(model, folder)
+        return Kept(expected=expected, again=attach.load(tiny_models.make(family), folder).eval())
+
+    return save_and_load
+
+
+@functools.cache
+def base_logits(family: str) -> torch.Tensor:
+    return logits_of(tiny_models.make(family).eval(), family)
+
+
 @pytest.mark.parametrize(("method", "family"), PAIRS)
-def test_what_is_saved_answers_the_same(method: str, family: str, tmp_path: Path) -> None:
-    model = applied(method, family)
-    wake_up(model)
-    expected = logits_of(model, family)
-    if METHODS[method].whole_model:
-        model.save_pretrained(tmp_path)
-        again = type(model).from_pretrained(tmp_path)
-    else:
-        attach.save(model, tmp_path)
-        again = attach.load(tiny_models.make(family), tmp_path)
-    assert torch.allclose(logits_of(again.eval(), family), expected, atol=1e-4)
+def test_what_is_saved_answers_the_same(method: str, family: str, kept: Callable[[str, str], Kept]) -> None:
+    found = kept(method, family)
+    assert torch.allclose(logits_of(found.again, family), found.expected, atol=1e-4)
 
 
 ADAPTERS = [(method, family) for method, family in PAIRS if not METHODS[method].whole_model]
 
 
 @pytest.mark.parametrize(("method", "family"), ADAPTERS)
-def test_switched_off_the_base_answers(method: str, family: str, tmp_path: Path) -> None:
-    model = applied(method, family)
-    wake_up(model)
-    attach.save(model, tmp_path)
-    base = tiny_models.make(family).eval()
-    expected = logits_of(base, family)
-    again = attach.load(base, tmp_path).eval()
-    if attach.task_of(base).head:  # the new head is trained in full and stays
-        assert not torch.allclose(logits_of(again, family), expected, atol=1e-6)
+def test_switched_off_the_base_answers(method: str, family: str, kept: Callable[[str, str], Kept]) -> None:
+    again, base = kept(method, family).again, base_logits(family)
+    assert not torch.allclose(logits_of(again, family), base, atol=1e-5)
+    if kind_of(family)[1].head:  # the new head is trained in full and stays
         return
     with again.disable_adapter():
         off = logits_of(again, family)
-    assert torch.allclose(off, expected, atol=1e-5)
-    assert not torch.allclose(logits_of(again, family), expected, atol=1e-5)
+    assert torch.allclose(off, base, atol=1e-5)
 
 
 @pytest.mark.parametrize(("method", "family"), [pair for pair in ADAPTERS if METHODS[pair[0]].mergeable])

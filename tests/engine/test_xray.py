@@ -17,6 +17,7 @@ from engine.demos import DEMOS, Demo, first_plan
 from engine.home import ASSETS
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan, PlanError
+from engine.train import make_trainer
 from engine.xray import Finding, Look, XRay
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "read", "of", "ships", "sea")
@@ -153,6 +154,19 @@ def test_what_is_beyond_the_longest_sequence_is_shown_as_cut(tmp_path: Path, tok
     (strip,) = xray.look(plan, 1, tokenizer).strips
     assert [piece.cut for piece in strip.pieces] == [False] * 8 + [True] * (len(strip.pieces) - 8)
     assert strip.trained == sum(piece.trained for piece in strip.pieces) < strip.tokens
+
+
+def test_rows_that_are_packed_lose_no_token(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    """DAPT joins the rows and cuts them wherever a sequence is full; to call a long text cut would be wrong."""
+    rows = [{"text": "word " * number} for number in (200, 30, 5)]
+    plan = plan_of(tmp_path, rows, objective="dapt", max_length=32, eval_fraction=0.0, precision="fp32")
+    seen = xray.xray(plan, tokenizer)
+    assert (seen.cut_rows, seen.cut_tokens, seen.packed) == (0, 0, True)
+    assert not [one for one in seen.findings if one.key in ("long", "untrained")]
+    assert not any(piece.cut for piece in xray.look(plan, 1, tokenizer).strips[0].pieces)
+    trainer = make_trainer(plan, tmp_path, model, tokenizer, rows, [])
+    assert sum(len(row["input_ids"]) for row in trainer.train_dataset) == seen.tokens
+    assert len(trainer.train_dataset) == -(-seen.tokens // 32)
 
 
 @pytest.mark.parametrize("number", [0, 3])
@@ -356,13 +370,18 @@ def test_without_a_pad_token_it_trains_and_the_end_is_learned(tmp_path: Path, mo
     tokenizer.pad_token = None
     rows = [chat("Hi", "Hello"), chat("One more time", "A longer answer than that")]
     args = SFTConfig(
-        output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False, max_steps=2, per_device_train_batch_size=2,
-        assistant_only_loss=True, save_strategy="no", disable_tqdm=True,
+        output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False, max_steps=30, per_device_train_batch_size=2,
+        learning_rate=3e-3, logging_strategy="no", assistant_only_loss=True, save_strategy="no", disable_tqdm=True,
     )  # fmt: skip
     trainer = SFTTrainer(model=model, args=args, processing_class=tokenizer, train_dataset=data.as_dataset(rows))
     batch = next(iter(trainer.get_train_dataloader()))
     assert [(labels == tokenizer.eos_token_id).sum().item() for labels in batch["labels"]] == [1, 1]
     assert trainer.train().training_loss > 0
+    asked = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "Hi"}], add_generation_prompt=True, return_tensors="pt", return_dict=True
+    )
+    said = trainer.model.generate(**asked, do_sample=False, max_new_tokens=32, pad_token_id=tokenizer.eos_token_id)[0]
+    assert tokenizer.decode(said[asked["input_ids"].shape[1] :]) == f"Hello{tokenizer.eos_token}", "it stops by itself"
     plan = plan_of(tmp_path, rows)
     assert not xray.xray(plan, tokenizer).issues
     assert lengths.count(plan, tokenizer).ended == 2

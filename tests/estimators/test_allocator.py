@@ -64,6 +64,13 @@ def test_the_smallest_block_that_is_large_enough_is_taken() -> None:
     assert after([*made, *freed, *again]).reserved == 82 * MIB
 
 
+@pytest.mark.parametrize("gib", [1, 8, 40, 700, 9000])
+def test_blocks_of_any_size_are_used_again(gib: int) -> None:
+    size = gib * 1024 * MIB
+    assert after([(0, size), (0, -1), (1, size // 2), (2, size // 2)]).reserved == size
+    assert after([(0, size), (1, 20 * MIB), (0, -1), (1, -1), (2, size), (3, 20 * MIB)]).reserved == size + 20 * MIB
+
+
 def test_a_rest_of_at_most_1_mib_stays_with_its_large_block() -> None:
     kept = [(0, 20 * MIB), (0, -1), (1, 19 * MIB)]
     assert after(kept).allocated == 20 * MIB

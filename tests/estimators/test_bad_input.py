@@ -155,3 +155,29 @@ def test_sizes_that_differ_from_stage_to_stage_are_sizes() -> None:
 
 def test_a_rank_that_fits_the_matrices_is_fine() -> None:
     assert checks.check(Plan(model=SMALL, method_options={"r": 64}, gpu="L40S")) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "objective", "said"),
+    [
+        ("Qwen/Qwen2.5-VL-7B-Instruct", "sft", "is no model for Instruction tuning"),
+        ("facebook/dinov2-small", "sentence_embeddings", "is no model for Sentence embeddings"),
+        ("Salesforce/blip2-opt-2.7b", "captioning", "cannot be planned here yet"),
+    ],
+)
+def test_models_that_an_objective_cannot_train_are_refused(model: str, objective: str, said: str) -> None:
+    issue = issue_of({"model": model, "objective": objective, "gpu": "L40S", "max_length": 64})
+    assert (issue["field"], said in issue["message"]) == ("model", True)
+    assert issue["fix"].startswith("Choose")
+
+
+@pytest.mark.parametrize("model", ["google-t5/t5-small", "facebook/nllb-200-distilled-600M"])
+def test_what_a_table_of_sizes_does_not_say_is_filled_in(model: str) -> None:
+    """Which token a decoder begins with; and a layer that is left out by chance is there."""
+    assert estimate(Plan(model=model, objective="seq2seq", gpu="L40S", max_length=64)).fits == "yes"
+
+
+def test_vision_language_models_that_can_be_read_as_text_can_be() -> None:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    assert set(checks.TEXT_ALONE) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from engine.compare import Comparison, Row
-from engine.plan import Plan
+from engine.plan import Issue, Plan, PlanError
 from estimators.compare_costs import Costs
+from estimators.estimate import Estimate
 from ui import compare_tab, compare_views
 from ui.compare_views import AXES, COLUMNS, LOSS, RIGHT
 from ui.survey_table import in_order
@@ -41,6 +42,23 @@ def test_quality_is_drawn_against_each_cost() -> None:
     assert compare_views.chart(ROWS[2:], AXES[0], LOSS).layout.annotations[0].text == compare_views.NOTHING_YET
 
 
+def test_names_do_not_cover_each_other_on_a_phone() -> None:
+    close = [("Houlsby adapters", 793.0, 0.74), ("LoRA", 827.0, 0.82), ("DoRA", 829.0, 0.82), ("(IA)3", 796.0, 0.2)]
+    across, up = ([low - 0.2 * (high - low), high + 0.2 * (high - low)] for low, high in ((793.0, 829.0), (0.2, 0.82)))
+    width, height = compare_views.NARROW
+    spots = [((x - across[0]) / (across[1] - across[0]) * width, (y - up[0]) / (up[1] - up[0]) * height) for _, x, y in close]
+    places = compare_views._places(close, across, up)
+    boxes = [compare_views._box(name, spot, place) for (name, _, _), spot, place in zip(close, spots, places, strict=True)]
+    assert all(compare_views._shared(one, other) == 0 for one in boxes for other in boxes if one is not other)
+    assert all(compare_views._outside(box) == 0 for box in boxes)
+
+
+def test_marks_of_a_logarithmic_axis_are_round_and_named() -> None:
+    axis = compare_views.chart(ROWS, AXES[0], RIGHT).layout.xaxis
+    assert axis.tickvals == (200_000, 500_000, 1_000_000, 2_000_000, 5_000_000)
+    assert axis.ticktext[:3] == ("200 k", "500 k", "1 M")
+
+
 def test_they_are_judged_by_what_there_is() -> None:
     assert compare_views.qualities(ROWS) == [RIGHT, LOSS]
     assert compare_views.qualities(ROWS[2:]) == [LOSS]
@@ -62,3 +80,24 @@ def test_the_sum_is_said_in_a_sentence() -> None:
         Costs(rows=(), seconds=120.0, memory=10**9, refused=0)
     )
     assert "2 of them do not go" in compare_tab.in_sum(Costs(rows=(), seconds=None, memory=None, refused=2))
+
+
+class Starting:
+    """An estimator that is ready as soon as someone waits for it, and that refuses one of the methods."""
+
+    ready = False
+
+    def wait(self, seconds: float) -> bool:
+        self.ready = True
+        return True
+
+    def ask(self, plan: Plan) -> Estimate:
+        raise PlanError([Issue(field="method", message=f"{plan.method} does not go with it.", fix="Leave it out.")])
+
+
+def test_the_costs_come_by_themselves_once_the_estimator_has_started() -> None:
+    told = list(compare_tab.priced(Plan(), ["lora", "full"], Starting()))
+    assert [sentence for sentence, _ in told[:2]] == [compare_tab.WARMING_UP, compare_tab.ASKING]
+    assert "2 of them do not go" in told[-1][0]
+    assert "full does not go with it" in told[-1][1]
+    assert list(compare_tab.priced(Plan(), ["lora"], Starting())) == [(compare_tab.CHOOSE_TWO, "")]

@@ -157,7 +157,7 @@ def test_an_upload_is_listed_by_its_name_after_a_reload(tmp_path: Path, the_form
     file.write_text('{"text": "a"}')
     stored = data.store_upload(file)
     assert ("Yours: my rows.jsonl", stored.path) in form.own_data(form.defaults())
-    update = data_tab.chosen(the_form, form.defaults(), (stored,))[the_form.controls["datasets"]]
+    update = data_tab.chosen(the_form, form.defaults(), stored)[the_form.controls["datasets"]]
     assert update["value"] == stored.path
     assert ("Yours: my rows.jsonl", stored.path) in update["choices"]
 
@@ -169,20 +169,6 @@ def test_the_uploads_of_others_are_not_listed_on_a_shared_server(tmp_path: Path,
     monkeypatch.setenv("FITTINGROOM_LOCAL_PATHS", "0")
     assert form.own_data(form.defaults()) == []
     assert form.own_data(form.defaults().with_(datasets=(stored,))) == [("Yours: mine.jsonl", stored.path)]
-
-
-def test_several_sets_have_weights(the_form: Form) -> None:
-    mixed = data_tab.mixture(["demo/pirate", "demo/facts"], "1, 0.5")
-    assert [(source.path, source.weight) for source in mixed] == [("demo/pirate", 1.0), ("demo/facts", 0.5)]
-    assert [source.weight for source in data_tab.mixture(["demo/pirate", "demo/facts"], "")] == [1, 1]
-    plan = Plan.from_json(data_tab.chosen(the_form, form.defaults(), mixed)[the_form.controls[BASE]])
-    assert plan.datasets == mixed
-
-
-@pytest.mark.parametrize(("sets", "weights"), [([], ""), (["a", "b"], "1"), (["a"], "0"), (["a"], "x"), (["a"], "-1")])
-def test_wrong_weights_are_one_sentence(sets: list[str], weights: str) -> None:
-    with pytest.raises(PlanError, match=r"weights above 0|no set is chosen"):
-        data_tab.mixture(sets, weights)
 
 
 def test_what_is_no_hub_id_is_not_fetched() -> None:
