@@ -481,6 +481,7 @@ def _foundry_plan(point: Point) -> Plan | None:
         max_length=point["seq_len"],
         gpu=gpu_of(point),
         num_gpus=point["n_gpus"],
+        sync_each_batch=True,  # Composer sends them after each microbatch
         sharding="fsdp",
     )
 

@@ -168,9 +168,8 @@ def load_config(plan: Plan) -> PretrainedConfig:
         _ask_whether_the_hub_is_there(model.id)
         config = AutoConfig.from_pretrained(model.id, trust_remote_code=False)
     _refuse_absurd(config)
-    if (
-        config.is_encoder_decoder and getattr(config, "decoder_start_token_id", None) is None
-    ):  # the table of models has sizes alone
+    writes = config.is_encoder_decoder and hasattr(config, "vocab_size")
+    if writes and getattr(config, "decoder_start_token_id", None) is None:  # the table of models has sizes alone
         config.decoder_start_token_id = config.pad_token_id or 0
     _set_labels(config, plan)
     return config

@@ -250,10 +250,9 @@ def _check_kind(plan: Plan) -> list[Issue]:
     if model is None or (task.key == "causal-lm" and reads_text_alone(model)) or model in models.trainable_models(task.key):
         return []
     message = f"{model.title} is no model for {OBJECTIVES[plan.objective].label}."
-    fix = f"Choose one for this: {models.trainable_models(task.key)[0].id}."
     other = next((one for one in OBJECTIVES.values() if model in models.trainable_models(one.task)), None)
-    if other is not None:
-        fix = f"Choose the objective {other.label}, or another model: {models.trainable_models(task.key)[0].id}."
+    or_else = f", or the objective {other.label}" if other is not None else ""
+    fix = f"Choose one for this: {models.trainable_models(task.key)[0].id}{or_else}."
     return [Issue(field="model", message=message, fix=fix)]
 
 

@@ -321,6 +321,14 @@ class Plan:
         choices=("none", "ddp", "fsdp", "zero2", "zero3"),
         group="more",
     )
+    sync_each_batch: bool = knob(
+        False,
+        "Send gradients after each batch",
+        "Under FSDP with accumulation: each GPU keeps its share of the gradients and not all of them, for more traffic "
+        "(accelerate's GradientAccumulationPlugin).",
+        kind="flag",
+        group="more",
+    )
     offload: str = knob(
         "none",
         "Offload",

@@ -147,11 +147,11 @@ class Stage:
     def _batch(self, shape: Shape) -> dict[str, torch.Tensor]:
         return self.recipe.dry_batch(self.config, self.plan, shape.batch, shape.length)
 
-    def _loss(self, shape: Shape) -> torch.Tensor:
-        return self.recipe.dry_loss(self.model, self._batch(shape), self.plan, self.held)
+    def _loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return self.recipe.dry_loss(self.model, batch, self.plan, self.held)
 
     def _evaluation(self, shape: Shape) -> Step:
-        segments = self._without_gradients(lambda: self._loss(shape))
+        segments = self._without_gradients(lambda: self._loss(self._batch(shape)))
         _add_to_start(segments[0], self.states, "optimizer")
         return Step(segments=segments, depth=self.depth)
 
@@ -159,8 +159,9 @@ class Stage:
         """Forward, loss and backward. Notes how many rows were worked on tile by tile."""
         self.model.train()
         with self._recording() as recorder, _few_tiles(recorder, tiled_rows, self.whole):
+            batch = self._batch(shape)  # the Trainer holds it until the next one
             with _autocast(self.plan):
-                loss = self._loss(shape)
+                loss = self._loss(batch)
             loss.backward()
             recorder.mark((p.grad for p in self.model.parameters() if p.grad is not None), "gradients")
             del loss
@@ -277,9 +278,12 @@ def _watch_layers(model: torch.nn.Module, recorder: Recorder) -> list[RemovableH
     if stack is None:
         return []
     last, hooks = len(stack[1]) - 1, []
+    after = "forward" if getattr(base_of(model).config, "decoder_start_token_id", None) is not None else "loss"
     for number, layer in enumerate(stack[1]):
         hooks.append(layer.register_forward_pre_hook(_entering(recorder, number)))
-        hooks.append(layer.register_forward_hook(_leaving(recorder, number, last)))
+        hooks.append(layer.register_forward_hook(_leaving(recorder, number, after if number == last else None)))
+    if after == "forward":  # the layers are the encoder's: the loss comes after the decoder
+        hooks.append(base_of(model).get_decoder().register_forward_hook(_after_decoder(recorder)))
     return hooks
 
 
@@ -291,15 +295,23 @@ def _entering(recorder: Recorder, number: int) -> Callable[..., None]:
     return hook
 
 
-def _leaving(recorder: Recorder, number: int, last: int) -> Callable[..., None]:
+def _after_decoder(recorder: Recorder) -> Callable[..., None]:
+    def hook(decoder: torch.nn.Module, inputs: tuple, output: Any) -> None:
+        if recorder.place.phase != "backward":
+            recorder.enter("loss")
+
+    return hook
+
+
+def _leaving(recorder: Recorder, number: int, then: str | None) -> Callable[..., None]:
     def hook(layer: torch.nn.Module, inputs: tuple, output: Any) -> None:
         if recorder.place.phase == "backward":
             return
         hidden = output[0] if isinstance(output, tuple) else output
         if hidden.requires_grad:
             hidden.register_hook(lambda gradient: recorder.enter("backward", number))
-        if number == last:
-            recorder.enter("loss")
+        if then is not None:
+            recorder.enter(then)
 
     return hook
 

@@ -136,6 +136,12 @@ def _fewer_gaps(plan: Plan) -> Iterator[Candidate]:
         yield Candidate(label="Expandable segments", changes={"expandable_segments": True}, note=note)
 
 
+def _gradients_sent(plan: Plan) -> Iterator[Candidate]:
+    if plan.sharding == "fsdp" and plan.gradient_accumulation_steps > 1 and not plan.sync_each_batch:
+        note = "more is sent between the GPUs"
+        yield Candidate(label="Send gradients after each batch", changes={"sync_each_batch": True}, note=note)
+
+
 def _smaller_batch(plan: Plan) -> Iterator[Candidate]:
     """Half the batch and twice the accumulation, again and again: an optimizer step still sees as many rows."""
     batch, accumulation = plan.per_device_train_batch_size, plan.gradient_accumulation_steps
@@ -257,6 +263,7 @@ def _together(plan: Plan) -> Iterator[Candidate]:
 KINDS: dict[str, Callable[[Plan], Iterator[Candidate]]] = {
     "gaps": _fewer_gaps,
     "checkpointing": _checkpointing,
+    "gradients": _gradients_sent,
     "batch": _smaller_batch,
     "optimizer": _smaller_optimizer,
     "four bits": _four_bits,

@@ -223,7 +223,8 @@ def _gradient_moment(
     """As large a share of the gradients as is there at this moment; with accumulation, all of them are.
 
     FSDP adds up whole gradients on each GPU until the last batch of a step: the Trainer runs the others under `no_sync`.
-    They are of the arithmetic's number type (`_post_backward_hook` of torch/distributed/fsdp/_runtime_utils.py).
+    They are of the arithmetic's number type (`_post_backward_hook` of torch/distributed/fsdp/_runtime_utils.py). With
+    accelerate's `sync_each_batch` they are sent each time, and each GPU keeps its share.
     """
     if not state.gradients:
         return 0.0
@@ -235,7 +236,7 @@ def _gradient_moment(
 
 def _gradients_whole(plan: Plan) -> bool:
     """Whether each GPU adds up all gradients before it sends them."""
-    return plan.sharding == "fsdp" and plan.gradient_accumulation_steps > 1
+    return plan.sharding == "fsdp" and plan.gradient_accumulation_steps > 1 and not plan.sync_each_batch
 
 
 def _gathered_bytes(plan: Plan) -> float:
@@ -286,11 +287,12 @@ def traffic(plan: Plan, state: States) -> Traffic:
     part = (n - 1) / n
     kept = _kept(plan, SHARDINGS[plan.sharding], state)
     gathered = kept["weights"] * _computed_share(plan, state)
+    sent_gradients = 1 if _gradients_whole(plan) else passes
     sent = {
         "none": 0.0,
         "ddp": 2 * part * kept["gradients"],
         "zero2": part * (kept["gradients"] * passes + state.trainable_params * 2),
-        "fsdp": part * (2 * gathered * passes + state.trainable_params * _gathered_bytes(plan)),
+        "fsdp": part * (2 * gathered * passes + state.trainable_params * _gathered_bytes(plan) * sent_gradients),
         "zero3": part * (2 * gathered + kept["gradients"]) * passes,
     }[plan.sharding]
     updated = state.trainable_params / n if plan.offload != "none" else 0.0

@@ -69,7 +69,7 @@ def test_every_task_names_classes_that_are_there() -> None:
         ({"objective": "grpo", "objective_options": {"reward_funcs": "a.py:f"}}, "this server does not run it"),
         ({"objective": "distillation"}, "teacher: is empty"),
         ({"objective": "rlhf", "objective_options": {"reward_model": "demo/none"}}, "reward_model: 'demo/none' is not a demo"),
-        ({"objective": "image_classification"}, "Choose one for this: demo/vit."),
+        ({"objective": "image_classification"}, "Choose one for this: demo/vit, or the objective Instruction tuning (SFT)."),
         ({"objective": "sft", "objective_options": {"beta": 1}}, "beta: is not a field"),
     ],
 )

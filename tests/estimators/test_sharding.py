@@ -105,6 +105,9 @@ def test_fsdp_adds_up_whole_gradients(small: tuple[Estimate, States]) -> None:
     assert sharding.split(plan.with_(sharding="zero3"), state).parts["gradients"] < 2 * state.trainable_params
     sent, once = sharding.traffic(plan, state), sharding.traffic(plan.with_(gradient_accumulation_steps=1), state)
     assert sent.between < 8 * once.between, "the gradients are sent once"
+    each_time = plan.with_(sync_each_batch=True)
+    assert sharding.split(each_time, state).parts["gradients"] < 2 * state.trainable_params
+    assert sharding.traffic(each_time, state).between > sent.between
 
 
 def test_offloading_moves_the_states_to_the_computer(small: tuple[Estimate, States]) -> None:
