@@ -115,6 +115,7 @@ def _what_decides(plan: Plan, on_gpu: bool) -> Plan:
     """
     neutral = Plan()
     values = {name: getattr(neutral, name) for name in IRRELEVANT}
+    values["max_grad_norm"] = float(plan.max_grad_norm > 0)
     if task_of(plan).shaped_by_data:
         values["datasets"] = plan.datasets
     if on_gpu and plan.precision == "fp16":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,6 +47,8 @@ def optimizer_step(
     segment = Segment(Place("optimizer"))
     for kind, count in counts.items():
         segment.works.update({work: each * count for work, each in steps[kind].works.items()})
+    if plan.max_grad_norm > 0:
+        segment.works[_clipping(kinds)] += 1
     temporaries = [steps[kind].temporary for kind in kinds]
     if kinds and _takes_all_at_once(plan.optim, max(kinds, key=lambda kind: steps[kind].temporary), on_gpu):
         segment.events = [Alloc(size) for size in temporaries]
@@ -54,6 +57,12 @@ def optimizer_step(
     segment.allocations = len(segment.events)
     segment.events += [Free(Ref(segment.place, index)) for index in range(segment.allocations)]
     return [size for kind in kinds for size in steps[kind].states], segment
+
+
+def _clipping(kinds: list[Tensor]) -> Work:
+    """`torch.nn.utils.clip_grad_norm_`: all gradients are read for their norm, then read and written to scale them."""
+    size = sum(math.prod(kind.shape) * kind.dtype.itemsize for kind in kinds)
+    return Work("other", "fp32", flops=0, bytes=3 * size)
 
 
 @dataclass(frozen=True, kw_only=True)

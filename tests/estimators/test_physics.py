@@ -132,11 +132,19 @@ def test_the_losses_of_all_logits_are_one_number_and_their_memory_is_not() -> No
     torch.testing.assert_close(build.full_loss(model, batch), build.shifted_loss(model, batch))
     plan = PLAN.with_(method="lora", precision="bf16", autocast=False)
     peaks = [
-        replay.peak(dry_run(plan.with_(**changes), Shape(batch=4, length=256)).step).bytes
-        for changes in ({"loss": "full"}, {"loss": "full", "keep_outputs": True}, {"loss": "shifted"})
+        replay.peak(dry_run(plan.with_(loss=loss, keep_outputs=keep), Shape(batch=4, length=256)).step).bytes
+        for loss, keep in (("full", False), ("full", True), ("shifted", True))
     ]
-    assert peaks[0] < peaks[1]
-    assert peaks[0] < peaks[2]
+    in_bf16 = 4 * 256 * 256 * 2  # batch, tokens and vocabulary
+    assert peaks[1] - peaks[0] == in_bf16, "a loop that keeps the outputs keeps the logits"
+    assert 1.9 * in_bf16 < peaks[2] - peaks[0] <= 2 * in_bf16, "older models gave them out in fp32"
+
+
+def test_clipping_reads_and_scales_all_gradients() -> None:
+    clipped, free = (replay.works(dry_run(PLAN.with_(max_grad_norm=norm), SHAPE).step) for norm in (1.0, 0.0))
+    [(work, times)] = (clipped - free).items()
+    assert times == 1
+    assert work.bytes == 3 * 4 * dry_run(PLAN, SHAPE).trainable_params
 
 
 def test_older_bitsandbytes_kept_the_inputs_of_4_bit_layers() -> None:
