@@ -43,8 +43,11 @@ START, SIZE, BEFORE, AFTER, FREE = range(5)  # of a block: units, units, its nei
 # Of a pool's totals: TAIL is the last block of one that grows, UNUSED the first of those that became part of others.
 RESERVED, NEXT_ADDRESS, BLOCKS, CHUNKS, TAIL, UNUSED = range(6)
 UNITS, ADDRESS, BLOCK = range(3)  # of an entry in the list of free blocks, by which it is sorted; and which block it is
-CHUNK = 128  # entries of a piece of that list: it is sorted piece by piece, so that a move shifts few of thousands
+CHUNK = 32  # entries of a piece of that list: it is sorted piece by piece, so that a move shifts few of thousands
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]  # the free blocks in chunks, the lengths of the chunks, their order
+
+
+_inlined = numba.njit(cache=True, inline="always")  # a call costs as much as what these small functions do
 
 
 class Pool:
@@ -141,7 +144,7 @@ def _replay(
 # --- the list of free blocks ------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True)
+@_inlined
 def _find(size: int, start: int, lists: Lists, totals: np.ndarray) -> tuple[int, int]:
     """(the place of a chunk in the order, the place in it) of the first entry that does not come before these two."""
     free, lengths, order = lists
@@ -165,14 +168,14 @@ def _find(size: int, start: int, lists: Lists, totals: np.ndarray) -> tuple[int,
     return low, first
 
 
-@numba.njit(cache=True)
+@_inlined
 def _before(free: np.ndarray, chunk: int, place: int, size: int, start: int) -> bool:
     """Whether an entry is smaller than `size`, or as large and lower than `start`."""
     units = free[chunk, UNITS, place]
     return units < size or (units == size and free[chunk, ADDRESS, place] < start)
 
 
-@numba.njit(cache=True)
+@_inlined
 def _take_best(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> int:
     """The smallest free block that is large enough, no longer free; -1 if there is none."""
     at, place = _find(size, 0, lists, totals)
@@ -184,7 +187,7 @@ def _take_best(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) 
     return block
 
 
-@numba.njit(cache=True)
+@_inlined
 def _take(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
     """This block is no longer free."""
     at, place = _find(blocks[block, SIZE], blocks[block, START], lists, totals)
@@ -192,7 +195,7 @@ def _take(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> N
     blocks[block, FREE] = 0
 
 
-@numba.njit(cache=True)
+@_inlined
 def _remove(at: int, place: int, lists: Lists, totals: np.ndarray) -> None:
     """Take an entry off its chunk, and a chunk that is empty out of use."""
     free, lengths, order = lists
@@ -208,7 +211,7 @@ def _remove(at: int, place: int, lists: Lists, totals: np.ndarray) -> None:
         order[totals[CHUNKS]] = chunk
 
 
-@numba.njit(cache=True)
+@_inlined
 def _give(block: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
     """This block is free from now on."""
     free, lengths, order = lists
@@ -252,7 +255,7 @@ def _halve(at: int, lists: Lists, totals: np.ndarray) -> int:
 # --- blocks -----------------------------------------------------------------------------------------------------------
 
 
-@numba.njit(cache=True)
+@_inlined
 def _merge(left: int, right: int, blocks: np.ndarray, totals: np.ndarray) -> None:
     """Make two neighbours one block, the left one."""
     after = blocks[right, AFTER]
@@ -266,7 +269,7 @@ def _merge(left: int, right: int, blocks: np.ndarray, totals: np.ndarray) -> Non
     totals[UNUSED] = right
 
 
-@numba.njit(cache=True)
+@_inlined
 def _split(block: int, size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
     """Leave a block `size` units, and free what is behind them."""
     rest = _new_block(blocks[block, START] + size, blocks[block, SIZE] - size, block, blocks, totals)
@@ -279,7 +282,7 @@ def _split(block: int, size: int, blocks: np.ndarray, lists: Lists, totals: np.n
     _give(rest, blocks, lists, totals)
 
 
-@numba.njit(cache=True)
+@_inlined
 def _new_block(start: int, size: int, before: int, blocks: np.ndarray, totals: np.ndarray) -> int:
     """A held block, the last one of its segment."""
     block = totals[UNUSED]
