@@ -155,13 +155,14 @@ def serve(lines: TextIO) -> None:
     """
     waiting: queue.Queue[str | None] = queue.Queue()
     threading.Thread(target=_pump, args=(lines, waiting), daemon=True).start()
-    in_advance: Iterator[None] = iter(())
+    in_advance: Iterator[float | None] = iter(())
     patience: float | None = None  # None waits for ever
     while True:
         try:
             line = waiting.get(timeout=patience)
         except queue.Empty:
-            patience = 0.0 if next(in_advance, IDLE) is None else None
+            pause = next(in_advance, IDLE)
+            patience = None if pause is IDLE else pause or 0.0
             continue
         patience = SECONDS_UNTIL_IDLE
         if line is None:
@@ -174,6 +175,7 @@ def serve(lines: TextIO) -> None:
 
 IDLE = object()
 SECONDS_UNTIL_IDLE = 0.5  # without a question (judgement): the page asks several, one after the other
+SECONDS_UNTIL_AWAY = 5.0  # then somebody reads, and a minute's work is not for nothing (judgement)
 
 
 def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
@@ -182,22 +184,23 @@ def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
     waiting.put(None)
 
 
-def _in_advance(line: str) -> Iterator[None]:
+def _in_advance(line: str) -> Iterator[float | None]:
     """Learn about the line's plan, about half a second's work at a time: a question that comes meanwhile waits for no more.
 
+    Yields how many seconds to wait for a question before the next piece of work, or None for none.
     A run on this machine has the processor to itself.
     """
     with contextlib.suppress(PlanError), in_plain_words():
         values = _object(line)
         plan = Plan.from_dict(values.get("plan", {}) if "ask" in values else values)
         _refuse(plan)
-        for _ in _lessons(plan):
+        for pause in _lessons(plan):
             if runs.active_runs():
                 return
-            yield
+            yield pause
 
 
-def _lessons(plan: Plan) -> Iterator[None]:
+def _lessons(plan: Plan) -> Iterator[float | None]:
     """What people ask next: other batch sizes and lengths, then all methods; and the plan itself, so that it stays known."""
     from engine.methods import METHODS
     from estimators import allocator, survey
@@ -208,6 +211,7 @@ def _lessons(plan: Plan) -> Iterator[None]:
     yield
     while probe(plan):
         yield
+    yield SECONDS_UNTIL_AWAY
     for key in METHODS:
         survey.method_row(plan, key)
         yield

@@ -54,3 +54,20 @@ def test_it_works_in_advance_until_the_next_question(
     serve(lines)
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [{"first": 1}, {"second": 2}]
     assert done[:3] == 3 * ['{"first": 1}\n'], "while nobody asked, it worked"
+
+
+def test_a_longer_pause_ends_with_the_next_question(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = Lines('{"first": 1}\n', '{"second": 2}\n')
+
+    def in_advance(line: str) -> Iterator[float]:
+        lines.come.set()
+        yield 600.0
+        raise AssertionError("the pause was not waited for")
+
+    monkeypatch.setattr(program, "answer", json.loads)
+    monkeypatch.setattr(program, "_in_advance", in_advance)
+    monkeypatch.setattr(program, "SECONDS_UNTIL_IDLE", 0.01)
+    serve(lines)
+    assert len(capsys.readouterr().out.splitlines()) == 2
