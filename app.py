@@ -69,11 +69,16 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
         mcp_server=False,
         show_error=True,
     )
-    print(f"Fitting Room is open at {address.url}  (Ctrl-C closes it; runs go on)", flush=True)
-    if open_browser:
-        threading.Timer(1.0, webbrowser.open, args=(address.url,)).start()
+
+    def opened() -> None:
+        print(f"Fitting Room is open at {address.url}  (Ctrl-C closes it; runs go on)", flush=True)
+        if mcp:
+            print(f"Its MCP tools are at {address.url}{server.TOOLS_PATH}/gradio_api/mcp", flush=True)
+        if open_browser:
+            threading.Thread(target=webbrowser.open, args=(address.url,), daemon=True).start()
+
     try:
-        server.answer(app, address)
+        server.answer(app, address, opened)
     finally:
         stop.set()
         estimator.close()
@@ -86,8 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
         server.refuse_open_switches()
-        if options.mcp:
-            server.require_mcp()
         address = server.choose_address(options.host, options.port)
         lock = server.claim_home(address)
     except StartError as error:

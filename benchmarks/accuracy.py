@@ -97,7 +97,7 @@ def rows_of(family: Family, points: Sequence[Point], known: dict[str, Row], fitc
             parameters=(found.trainable_params, found.total_params),
             published_parameters=(point["trainable_params"], point["total_params"]) if family.counts else (None, None),
             held_out=number % 2 == 0,
-            fitcheck=ask_fitcheck(fitcheck, plan) if fitcheck else None,
+            fitcheck=ask_fitcheck(fitcheck, plan, found) if fitcheck else None,
         )
 
 
@@ -112,9 +112,13 @@ print((report.total_mib - 500) / 1024)
 """
 
 
-def ask_fitcheck(python: str, plan: Any) -> float | None:
-    """GiB that fitcheck-llm predicts; None of what it cannot say (other methods, several GPUs, encoders)."""
-    from engine import build, hardware, models
+def ask_fitcheck(python: str, plan: Any, found: Any) -> float | None:
+    """GiB that fitcheck-llm predicts; None of what it cannot say (other methods, several GPUs, encoders).
+
+    Args:
+        found: our estimate, for the count of parameters, which it asks for.
+    """
+    from engine import build, hardware
     from engine.objectives import task_of
 
     options = plan.method_options
@@ -128,7 +132,7 @@ def ask_fitcheck(python: str, plan: Any) -> float | None:
     heads = config.num_attention_heads
     shape = {
         "name": "model",
-        "num_params": models.find(plan.model).params or 0,
+        "num_params": found.total_params - (found.trainable_params if adapter else 0),
         "hidden_size": config.hidden_size,
         "num_layers": config.num_hidden_layers,
         "num_attention_heads": heads,

@@ -154,9 +154,28 @@ def _peft_plan(point: Point) -> Plan:
         loss="full",
         keep_outputs=True,
         autocast=False,
+        optim="adamw_torch",
         gpu="L40S",
         max_length=768,
     )
+
+
+# Its script puts the model on the GPU before the adapter and never again, so buffers that PEFT makes on the host stay
+# there: BOFT's permutations and FRoD's bases are copied at every step, which no step of a trainer does.
+_COPIED = ("boft", "frod")
+
+
+def _peft_reserved(found: Estimate, point: Point) -> float:
+    """Without BOFT's permutations, one fp32 matrix for each adapted one: a row's tensors between two steps lack them."""
+    if point["method"] != "boft":
+        return reserved(found, point)
+    config = catalogue()[point["model"]].config
+    adapted = config["num_hidden_layers"] * len(point["method_config"]["target_modules"])
+    return reserved(found, point) - adapted * config["hidden_size"] ** 2 * 4 / GIB
+
+
+def _peft_seconds(point: Point) -> float | None:
+    return None if point["method"] in _COPIED else point["time"]["s_per_step"]
 
 
 # --- transformers' page on one GPU ----------------------------------------------------------------------------------
@@ -401,7 +420,7 @@ def _litgpt_plan(point: Point) -> Plan | None:
         # weights need 22.2 GB on each of two GPUs. PEFT and the Trainer wrap the adapters by themselves.
         return None
     return Plan(
-        model=_LITGPT_MODELS.get(point["model"], point["model"]),
+        model=_with_own_head(_LITGPT_MODELS.get(point["model"], point["model"])),
         method={"full": "full"}.get(point["method"], "qlora" if quantized else "lora"),
         method_options=options,
         quantization="nf4" if quantized else "none",
@@ -419,6 +438,11 @@ def _litgpt_plan(point: Point) -> Plan | None:
         num_gpus=point["n_gpus"],
         sharding="fsdp" if several else "none",
     )
+
+
+def _with_own_head(model: str) -> dict[str, Any]:
+    """Its models have a head of their own, also where others share the embedding's weights (`GPT.__init__`)."""
+    return {**catalogue()[model].config, "tie_word_embeddings": False}
 
 
 def _litgpt_lora(point: Point) -> dict[str, Any] | None:
@@ -554,16 +578,19 @@ _ROWS = (
         title="PEFT's method comparison",
         known=True,
         plan=_peft_plan,
-        seconds=lambda point: point["time"]["s_per_step"],
+        memory=_peft_reserved,
+        seconds=_peft_seconds,
         timed=lambda plan, point: plan.with_(max_length=PEFT_MEAN),
         counts=True,
-        note="rows of at most 768 tokens, which is more than the longest batch had",
+        note="rows of at most 768 tokens, which is more than the longest batch had; its loop copies the buffers of BOFT and "
+        "FRoD from the host at every step, so their times are not compared",
     ),
     Family(
         key="peft-metamathqa, as met",
         source="peft-metamathqa",
         title="PEFT's method comparison, the longest batch as met",
         known=True,
+        memory=_peft_reserved,
         plan=lambda point: _peft_plan(point).with_(max_length=LONGEST),
         note=f"rows of {LONGEST} tokens, the one number that was chosen, on every other row",
     ),

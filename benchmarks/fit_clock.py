@@ -6,8 +6,8 @@ absolute logarithmic error of every other row of each group is smallest (a group
 none moves. The rows left out are reported, and the constants are written to `assets/calibration/clock.json`.
 
 Not fitted, but taken from where they were measured: the shares of the attention kernels (FlashAttention-2 reaches 50 to 73 %
-of an A100 forwards and less backwards, arXiv:2307.08691; 35 % of an H100, arXiv:2407.08608), and the seconds of a system
-of equations, which one row alone has. `--export` makes the file of step times anew from a list of measurements.
+of an A100 forwards and less backwards, arXiv:2307.08691; 35 % of an H100, arXiv:2407.08608). `--export` makes the file of
+step times anew from a list of measurements.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Timed:
     gpu: hardware.Gpu
     plan: Plan
     state: sharding.States | None
-    batch: Any  # Counter of Work
-    optimizer: Any
+    batch: clock.Table
+    optimizer: clock.Table
     seconds: float
 
 
@@ -107,8 +107,8 @@ def timed(value: dict[str, Any]) -> Timed:
         gpu=gpu,
         plan=plan,
         state=sharding.states(plan, run) if sharding.wanted(plan) else None,
-        batch=replay.works(run.step, BATCH_PHASES),
-        optimizer=replay.works(run.step, ("optimizer",)),
+        batch=clock.tabulated(replay.works(run.step, BATCH_PHASES)),
+        optimizer=clock.tabulated(replay.works(run.step, ("optimizer",))),
         seconds=value["seconds"],
     )
 

@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import attach, build, runs
+from engine import attach, build, libraries, runs
 from engine.faults import in_plain_words
 from engine.objectives import task_of
 from engine.plan import Issue, PlanError
@@ -154,6 +154,7 @@ def main(run_folder: Path) -> int:
     for line in sys.stdin:
         try:
             with in_plain_words():
+                libraries.load()
                 pair = pair or Pair(run_folder)
                 for reply in reply_to(pair, json.loads(line)):
                     say(reply)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, attach, build, checks, data, events, packed, runs, splits, workers
+from engine import answer, attach, build, checks, data, events, libraries, packed, runs, splits, workers
 from engine.faults import in_plain_words
 from engine.home import free_bytes
 from engine.methods import METHODS
@@ -281,6 +281,7 @@ def main(run_folder: Path) -> int:
     with lock:
         try:
             with in_plain_words():
+                libraries.load()
                 report = merge(run_folder, log)
         except PlanError as error:
             log.write("failed", message=str(error))

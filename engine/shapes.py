@@ -194,6 +194,7 @@ def _usual_answers(number: int) -> Any:
     answers: dict[Any, Callable[..., Any]] = {
         torch.Tensor.any: lambda tensor: False,  # no infinity among the weights
         torch.Tensor.all: lambda tensor: True,  # a distribution's arguments are valid
+        torch._is_all_true: lambda tensor: True,
         torch.Tensor.item: lambda tensor: number,
         torch.Tensor.coalesce: lambda tensor: tensor,
         torch.Tensor.to_dense: lambda tensor: tensor,

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import attach, build, data, faults, lengths, objectives, runs, splits, workers
+from engine import attach, build, data, faults, lengths, libraries, objectives, runs, splits, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
 from engine.home import free_bytes
@@ -313,7 +313,9 @@ def main(run_folder: Path) -> int:
     with lock:
         try:
             with in_plain_words():
-                train(run_folder, log, Stop())
+                stop = Stop()
+                libraries.load()
+                train(run_folder, log, stop)
         except KeyboardInterrupt:
             log.write("stopped", message="Stopped before its end; nothing was saved.")
         except PlanError as error:

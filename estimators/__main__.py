@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, runs
+from engine import checks, libraries, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
 from engine.plan import Issue, Plan, PlanError, nearest
@@ -57,6 +57,7 @@ def answer(line: str) -> dict[str, Any]:
 def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...] | None = None) -> Estimate:
     """The estimate, with the fixes of some kinds (all, if None) as its suggestions where its verdict is one of `fixed_when`."""
     _refuse(plan)  # before torch is imported: an absurd plan costs neither time nor memory
+    libraries.load()
     from estimators.estimator import estimate
     from estimators.fixes import fixes
 
@@ -97,6 +98,7 @@ def _object(line: str) -> dict[str, Any]:
 
 def _asked(request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a question about a plan: `estimate` (without fixes, so quicker) or one of the others of `QUESTIONS`."""
+    libraries.load()
     from estimators import budget, fixes, limits, looks, measured, survey
     from estimators.estimator import estimate
 

@@ -105,7 +105,7 @@ def _widened(array: np.ndarray, length: int) -> np.ndarray:
     return wider
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _replay(
     names: np.ndarray,
     sizes: np.ndarray,

@@ -13,6 +13,7 @@ answer is None and the step is recorded for real (`tests/estimators/test_batches
 from __future__ import annotations
 
 import bisect
+import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -203,8 +204,8 @@ def mixed(values: np.ndarray, mixture: Sequence[Fraction]) -> np.ndarray | None:
 # --- the numbers of a dry run -----------------------------------------------------------------------------------------
 
 
-def numbers(run: DryRun) -> np.ndarray:
-    """int64: all sizes, and all numbers of all operations, of all its steps."""
+def numbers(run: DryRun) -> list[np.ndarray]:
+    """int64, of each of its steps in turn: all sizes, and all numbers of all operations."""
     parts = []
     for step in run.steps:
         works = [
@@ -215,7 +216,7 @@ def numbers(run: DryRun) -> np.ndarray:
             if not isinstance(value, str)
         ]
         parts += [step.sizes, np.array(works, dtype=np.int64)]
-    return np.concatenate(parts)
+    return parts
 
 
 def pattern(run: DryRun) -> tuple:
@@ -231,10 +232,10 @@ def _pattern_of_works(segment: Segment) -> tuple:
     return tuple(tuple(value for value in work if isinstance(value, str)) for work, _ in segment.log)
 
 
-def resized(run: DryRun, values: Sequence[int]) -> DryRun:
-    """The dry run with other numbers."""
-    rest = iter(values)
-    step, evaluation, *before = [_resized_step(one, rest) for one in run.steps]
+def resized(run: DryRun, parts: Sequence[np.ndarray]) -> DryRun:
+    """The dry run with other `numbers`."""
+    of_steps = zip(run.steps, parts[::2], parts[1::2], strict=True)
+    step, evaluation, *before = [replay.like(one, _Resized(one, sizes, works), sizes) for one, sizes, works in of_steps]
     phases = (Before(name=phase.name, times=phase.times, step=other) for phase, other in zip(run.before, before, strict=True))
     return DryRun(
         step=step,
@@ -247,26 +248,33 @@ def resized(run: DryRun, values: Sequence[int]) -> DryRun:
     )
 
 
-def _resized_step(step: Step, values: Iterator[int]) -> Step:
-    sizes = np.array([next(values) for _ in step.sizes], dtype=np.int64)
-    places = np.cumsum([0, *(segment.allocations for segment in step.segments)]).tolist()
-    segments = [
-        _resized_segment(segment, sizes[first:end].tolist(), values)
-        for segment, first, end in zip(step.segments, places[:-1], places[1:], strict=True)
-    ]
-    return replay.like(step, segments, sizes)
+class _Resized(Sequence[Segment]):
+    """A step's segments with other numbers, written out when somebody looks at them: of many steps nobody does."""
+
+    def __init__(self, step: Step, sizes: np.ndarray, works: np.ndarray) -> None:
+        self._step, self._sizes, self._works = step, sizes, works
+
+    @functools.cached_property
+    def _segments(self) -> list[Segment]:
+        sizes, works = iter(self._sizes.tolist()), iter(self._works.tolist())
+        return [_resized_segment(segment, sizes, works) for segment in self._step.segments]
+
+    def __len__(self) -> int:
+        return len(self._step.segments)
+
+    def __getitem__(self, index: int) -> Segment:  # type: ignore[override]
+        return self._segments[index]
 
 
-def _resized_segment(segment: Segment, sizes: Sequence[int], values: Iterator[int]) -> Segment:
-    """The segment with other sizes and works. One without a log (the weights, the optimizer) is the same for all batches."""
+def _resized_segment(segment: Segment, sizes: Iterator[int], values: Iterator[int]) -> Segment:
+    """The segment with other sizes and works. One without a log (the weights, the optimizer) has its works for all batches."""
+    events = [Alloc(next(sizes)) if isinstance(event, Alloc) else event for event in segment.events]
     if not segment.log:
-        return segment
+        return Segment(segment.place, events, segment.parts, segment.works, segment.allocations)
     works: Counter[Work] = Counter()
     for work, _ in segment.log:
         other = Work(*(value if isinstance(value, str) else next(values) for value in work))
         works[other] += next(values)
-    rest = iter(sizes)
-    events = [Alloc(next(rest)) if isinstance(event, Alloc) else event for event in segment.events]
     return Segment(segment.place, events, segment.parts, works, segment.allocations)
 
 
@@ -289,10 +297,10 @@ class Fit:
         return self.span.mixture(functions(shape, self.tiles, self.level))
 
     def at(self, shape: Shape) -> np.ndarray | None:
-        """All numbers of a batch; None where the probes do not say."""
+        """int64, all numbers of a batch; None where the probes do not say."""
         mixture = self.mixture(shape)
         found = mixed(self.values, mixture) if mixture is not None else None
-        return None if found is None else found[self.places]
+        return None if found is None else found.astype(np.int64)[self.places]
 
 
 class Probes:
@@ -305,6 +313,7 @@ class Probes:
         self._values: list[np.ndarray] = []
         self._tiled: list[tuple[int, ...]] = []
         self._first: tuple[DryRun, tuple] | None = None  # with its pattern
+        self._ends: list[int] = []  # of each of the parts of its numbers but the last
         self._fit: Fit | None = None
 
     def at(self, shape: Shape) -> DryRun | None:
@@ -314,7 +323,7 @@ class Probes:
         if len(self._fit.checks) < CHECKS or not self._checked(shape):
             return None
         found = self._fit.at(shape)
-        return resized(self._first[0], found.tolist()) if found is not None else None
+        return resized(self._first[0], np.split(found, self._ends)) if found is not None else None
 
     def _within(self, shape: Shape) -> bool:
         """Whether a batch lies between those that were probed: of what lies beyond, nothing is known."""
@@ -358,8 +367,10 @@ class Probes:
         if found != self._first[1]:
             self.broken = True
             return
+        parts = numbers(run)
+        self._ends = np.cumsum([len(part) for part in parts])[:-1].tolist()
         self._shapes.append(shape)
-        self._values.append(numbers(run))
+        self._values.append(np.concatenate(parts))
         self._tiled.append(run.tiled_rows)
         tiles, known = self._tiles()
         fits = (self._fitted(tiles, level) for level in LEVELS) if known else iter(())

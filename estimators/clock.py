@@ -13,7 +13,9 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 
 from engine.hardware import Gpu
@@ -31,7 +33,6 @@ class Rates:
     cache_bytes: float  # an operation that touches no more than this finds its data in the cache
     cache_speedup: float  # how much faster than the memory the cache is
     launch_seconds: float
-    solve_seconds: float  # of a system of equations, whatever its size
     source: str
 
 
@@ -49,7 +50,6 @@ class Calibration:
     bandwidth: float  # of the memory's bandwidth
     cache_speedup: float  # of the level-2 cache over the memory
     launch_seconds: float  # the least time that an operation takes, with the issuing of it
-    solve_seconds: float  # of a system of equations: BOFT alone solves any, so this is one row's figure
 
 
 CALIBRATION_FILE = ASSETS / "calibration" / "clock.json"
@@ -109,7 +109,6 @@ def calibrated(gpu: Gpu, shares: Calibration) -> Rates:
         cache_bytes=_of(CACHES, gpu, CACHE),
         cache_speedup=shares.cache_speedup,
         launch_seconds=shares.launch_seconds,
-        solve_seconds=shares.solve_seconds,
         source=f"roofline over the recorded operations with {gpu.name}'s datasheet rates",
     )
 
@@ -129,7 +128,6 @@ def measure_processor() -> Rates:
         cache_bytes=0,
         cache_speedup=1,
         launch_seconds=_seconds(lambda: small + 1) + PYTHON_SECONDS,
-        solve_seconds=0.0,
         source="roofline over the recorded operations with this processor's measured rates",
     )
 
@@ -154,15 +152,31 @@ def _seconds(work: object, budget: float = 0.05, calls: int = 60, patience: floa
     return best
 
 
-def step_seconds(works: Counter[Work], rates: Rates) -> float:
-    """Seconds of all operations, one after the other."""
-    return sum(count * operation_seconds(work, rates) for work, count in works.items())
+class Table(NamedTuple):
+    """Operations as arrays [different operations], of float64 where not said otherwise."""
+
+    rates: tuple[tuple[bool, str], ...]  # (whether it is attention, number type): what their arithmetic rate depends on
+    rate: np.ndarray  # int, which of `rates` an operation has
+    flops: np.ndarray
+    bytes: np.ndarray
+    counts: np.ndarray
 
 
-def operation_seconds(work: Work, rates: Rates) -> float:
-    """Seconds of one operation."""
-    table = rates.attention if work.kind == "attention" else rates.flops
-    arithmetic = work.flops / table.get(work.dtype, table["fp32"])
-    faster = rates.cache_speedup if work.bytes <= rates.cache_bytes else 1
-    roofline = max(arithmetic, work.bytes / rates.bandwidth / faster, rates.launch_seconds)
-    return roofline + (rates.solve_seconds if work.kind == "solve" else 0.0)
+def tabulated(works: Counter[Work]) -> Table:
+    """Operations that are asked for more than once."""
+    rates: dict[tuple[bool, str], int] = {}
+    rate = [rates.setdefault((work.kind == "attention", work.dtype), len(rates)) for work in works]
+    flops, moved = ([getattr(work, name) for work in works] for name in ("flops", "bytes"))
+    columns = (np.array(column, dtype=np.float64) for column in (flops, moved, list(works.values())))
+    return Table(tuple(rates), np.array(rate, dtype=np.int64), *columns)
+
+
+def step_seconds(works: Counter[Work] | Table, rates: Rates) -> float:
+    """Seconds of all operations, one after the other: each is limited by its arithmetic, its memory traffic or its launch."""
+    table = works if isinstance(works, Table) else tabulated(works)
+    tables = [rates.attention if attention else rates.flops for attention, _ in table.rates]
+    speeds = np.array([speed.get(dtype, speed["fp32"]) for speed, (_, dtype) in zip(tables, table.rates, strict=True)])
+    arithmetic = table.flops / speeds[table.rate]
+    faster = np.where(table.bytes <= rates.cache_bytes, rates.cache_speedup, 1)
+    seconds = np.maximum(np.maximum(arithmetic, table.bytes / rates.bandwidth / faster), rates.launch_seconds)
+    return float((seconds * table.counts).sum())

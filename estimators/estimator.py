@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
@@ -148,9 +149,11 @@ def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.G
         if mean is run and not packs(plan):
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        expandable = plan.expandable_segments
-        likely = max(replay.reserved(*steps, expandable=expandable) for steps in sequences)
-        varied = max(likely, replay.reserved(other.step, *sequences[0], expandable=expandable))
+        reserved = functools.partial(replay.reserved, expandable=plan.expandable_segments)
+        with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
+            after_other = beside.submit(reserved, other.step, *sequences[0])
+            likely = max(reserved(*steps) for steps in sequences)
+            varied = max(likely, after_other.result())
     outside = _overhead(gpu, learnt)
     parts = {name: peak.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(

@@ -77,26 +77,13 @@ class TensorStep:
 @functools.lru_cache(maxsize=4096)
 def _step_one(optim: str, kind: Tensor, on_gpu: bool) -> TensorStep:
     states, segment = _record_optimizer(optim, (kind,), on_gpu=on_gpu)
-    return TensorStep(states=tuple(states), temporary=_highest(segment), works=segment.works)
+    return TensorStep(states=tuple(states), temporary=segment.most_held, works=segment.works)
 
 
 @functools.lru_cache(maxsize=4096)
 def _takes_all_at_once(optim: str, kind: Tensor, on_gpu: bool) -> bool:
-    one, two = (_highest(_record_optimizer(optim, (kind,) * count, on_gpu=on_gpu)[1]) for count in (1, 2))
+    one, two = (_record_optimizer(optim, (kind,) * count, on_gpu=on_gpu)[1].most_held for count in (1, 2))
     return two > 1.5 * one
-
-
-def _highest(segment: Segment) -> int:
-    """The most bytes that a segment holds of its own allocations."""
-    sizes, now, most = [], 0, 0
-    for event in segment.events:
-        if isinstance(event, Alloc):
-            sizes.append(event.size)
-            now += event.size
-            most = max(most, now)
-        elif event.ref.place == segment.place:
-            now -= sizes[event.ref.index]
-    return most
 
 
 def _record_optimizer(optim: str, kinds: tuple[Tensor, ...], *, on_gpu: bool) -> tuple[list[int], Segment]:

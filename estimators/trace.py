@@ -47,7 +47,7 @@ class Free(NamedTuple):
 class Work(NamedTuple):
     """One operation's cost, the same for all operations that equal it."""
 
-    kind: str  # matmul | attention | solve | other
+    kind: str  # matmul | attention | other
     dtype: str  # of its largest input or output: bf16, fp32, ...
     flops: int
     bytes: int  # read and written
@@ -63,6 +63,19 @@ class Segment:
     works: Counter[Work] = field(default_factory=Counter)
     allocations: int = 0
     log: list[tuple[Work, int]] = field(default_factory=list)  # the works in their order, and how often each was done there
+
+    @property
+    def most_held(self) -> int:
+        """The most bytes of its own allocations that it holds at one moment."""
+        sizes, now, most = [], 0, 0
+        for event in self.events:
+            if isinstance(event, Alloc):
+                sizes.append(event.size)
+                now += event.size
+                most = max(most, now)
+            elif event.ref.place == self.place:
+                now -= sizes[event.ref.index]
+        return most
 
 
 _DEVICE = torch.ops.prim.device.default
@@ -284,19 +297,48 @@ _PICKING = frozenset(
         torch.ops.aten.nll_loss_forward,
     }
 )
-# Systems of equations: many small steps one after the other, whatever the size.
-_SOLVING = frozenset({"_linalg_solve_ex", "linalg_lu_solve", "linalg_inv_ex", "linalg_lu_factor_ex"})
+
+
+# Operations that write their first input without having read it.
+_OVERWRITING = frozenset(
+    {
+        torch.ops.aten.copy_,
+        torch.ops.aten.fill_,
+        torch.ops.aten.zero_,
+        torch.ops.aten._foreach_copy_,
+        torch.ops.aten._foreach_zero_,
+    }
+)
 
 
 def _work(func: Any, args: tuple, kwargs: dict, result: Any, inputs: list[torch.Tensor], outputs: list[torch.Tensor]) -> Work:
     flops = _flops(func, args, kwargs, result)
-    read = [*inputs[1:], *outputs] if func.overloadpacket in _PICKING else inputs
-    moved = sum(_bytes(tensor) for tensor in [*read, *outputs])
+    written = outputs or _changed(func, args, kwargs)
+    moved = sum(_bytes(tensor) for tensor in [*_read(func, inputs, written), *written])
     floating = [tensor for tensor in (*inputs, *outputs) if tensor.is_floating_point()]
     largest = max(floating or inputs or outputs, key=lambda tensor: tensor.numel(), default=None)
     dtype = _DTYPES.get(largest.dtype, "fp32") if largest is not None else "fp32"
     name = func.overloadpacket.__name__
-    kind = "solve" if name in _SOLVING else "other"
-    if flops is not None:
-        kind = "attention" if "attention" in name else "matmul"
+    kind = "other" if flops is None else "attention" if "attention" in name else "matmul"
     return Work(kind, dtype, flops or 0, moved)
+
+
+def _changed(func: Any, args: tuple, kwargs: dict) -> list[torch.Tensor]:
+    """What an operation that returns nothing writes into: an optimizer's kernels work in place."""
+    values = [
+        (argument, args[place] if place < len(args) else kwargs.get(argument.name))
+        for place, argument in enumerate(func._schema.arguments)
+    ]
+    return [
+        leaf for argument, value in values if argument.alias_info and argument.alias_info.is_write for leaf in _tensors(value)
+    ]
+
+
+def _read(func: Any, inputs: list[torch.Tensor], written: list[torch.Tensor]) -> list[torch.Tensor]:
+    """What an operation reads: each tensor once, however often it is named."""
+    if func.overloadpacket in _PICKING:
+        return [*inputs[1:], *written]
+    kept = {id(tensor): tensor for tensor in inputs}
+    if func.overloadpacket in _OVERWRITING:
+        return [tensor for key, tensor in kept.items() if all(tensor is not other for other in written)]
+    return list(kept.values())

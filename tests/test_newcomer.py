@@ -1,4 +1,7 @@
-"""The newcomer's whole way, in Chromium, on the real app: plan, train, try, merge, download, load."""
+"""The newcomer's whole way, in Chromium, on the real app: plan, train, try, merge, download, load.
+
+The run that is started here is the `pirate_run` of other tests.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +58,8 @@ class App:
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
-    running = App(tmp_path_factory.mktemp("app_home"))
+def app(shared_home: Path) -> Iterator[App]:
+    running = App(shared_home)
     yield running
     running.stop()
 
@@ -71,8 +74,8 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-def open_page(browser: Browser, url: str, **settings: object) -> Page:
-    page = browser.new_context(accept_downloads=True, viewport={"width": 1440, "height": 1000}, **settings).new_page()
+def open_page(browser: Browser, url: str) -> Page:
+    page = browser.new_context(accept_downloads=True, viewport={"width": 1440, "height": 1000}).new_page()
     page.set_default_timeout(60_000)
     page.goto(url)
     return page
@@ -197,12 +200,13 @@ def test_a_bad_upload_names_its_line(app: App, browser: Browser, tmp_path: Path)
     expect(page.locator("body")).to_contain_text("line 2 of mine.jsonl")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_page_is_wider_than_the_screen(app: App, browser: Browser, scheme: str) -> None:
-    page = open_page(browser, app.url, color_scheme=scheme)
+def test_no_page_is_wider_than_the_screen(app: App, browser: Browser) -> None:
+    page = open_page(browser, app.url)
     for name in ("Plan", "Data", "Train", "Try", "Ship", "Chains", "Compare", "History"):
         tab(page, name)
         for width in (1440, 390):
             page.set_viewport_size({"width": width, "height": 844})
-            page.wait_for_timeout(300)
-            assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width)
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                page.wait_for_timeout(150)
+                assert page.evaluate("document.documentElement.scrollWidth") <= width, (name, width, scheme)

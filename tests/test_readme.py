@@ -30,7 +30,7 @@ def test_every_method_is_in_the_docs() -> None:
 
 def test_the_space_front_matter_agrees_with_the_pins() -> None:
     front = README.split("---")[1]
-    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)$", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    pins = dict(re.findall(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
     assert f"sdk_version: {pins['gradio']}" in front
     assert "sdk: gradio" in front
     assert "app_file: app.py" in front

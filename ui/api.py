@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -47,10 +48,22 @@ def _in_plain_text(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def tools(estimator: Estimator) -> gr.Blocks:
-    """A page with these endpoints alone: what an assistant may call."""
+    """A page with these endpoints alone, whose answers are JSON as text: what an assistant may call."""
     with gr.Blocks(title="Fitting Room's planner", analytics_enabled=False) as blocks:
-        add(estimator)
+        for function in endpoints(estimator):
+            gr.api(guarded(_in_plain_text(_as_json(function))), api_name=function.__name__, concurrency_limit=2)
     return blocks
+
+
+def _as_json(function: Callable[..., Any]) -> Callable[..., str]:
+    """The function with its answer as JSON: Gradio's tools would give an object as Python writes it."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **values: Any) -> str:
+        return json.dumps(function(*arguments, **values))
+
+    call.__annotations__ = {**function.__annotations__, "return": "str"}
+    return call
 
 
 def endpoints(estimator: Estimator) -> tuple[Callable[..., dict[str, Any]], ...]:

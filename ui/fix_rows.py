@@ -109,8 +109,12 @@ def hidden(rows: FixRows) -> dict[Component, Any]:
     return {rows.box: gr.update(visible=False), rows.found: [], **lines}
 
 
-def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Dependency]) -> None:
-    """Look for fixes after each of the events `after`; a newer search ends an older one; apply one on a click."""
+def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Dependency]) -> list[Dependency]:
+    """Look for fixes after each of the events `after`; a newer search ends an older one; apply one on a click.
+
+    Returns:
+        the searches, as events.
+    """
 
     @guarded
     def look(turn: Turn, **values: Any) -> Iterator[dict[Component, Any]]:
@@ -125,7 +129,7 @@ def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Depend
             yield update if turn.number == mine else {rows.found: gr.skip()}
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    for event in after:
+    looked = [
         event.success(
             look,
             inputs_kwargs={"turn": rows.turn, **the_form.controls},
@@ -133,6 +137,8 @@ def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Depend
             concurrency_limit=2,
             **quiet,
         )
+        for event in after
+    ]
     for number, row in enumerate(rows.rows):
         row.apply.click(
             _applied(rows, the_form, number),
@@ -142,6 +148,7 @@ def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Depend
             concurrency_limit=None,
             **quiet,
         )
+    return looked
 
 
 def _shown(rows: FixRows, fixes: Iterator[Fix]) -> Iterator[dict[Component, Any]]:

@@ -36,6 +36,7 @@ from ui.border import guarded
 from ui.chain_tab import ChainTab
 from ui.compare_tab import CompareTab
 from ui.data_tab import DataTab
+from ui.fix_rows import Turn
 from ui.history_tab import HistoryTab
 from ui.plan_tab import PlanTab
 from ui.ship_tab import ShipTab
@@ -120,8 +121,9 @@ def _header() -> str:
 
 def _wire_start(page: Page) -> None:
     @guarded
-    def start(run_name: str = "", **values: Any) -> dict[Component, Any]:
+    def start(turn: Turn, run_name: str = "", **values: Any) -> dict[Component, Any]:
         run = plan_tab.start_run(run_name, **values)
+        turn.next()  # the run needs the processor more than what is still looked for
         # The run is drawn at once: until the picker's own event comes, the tab would show the run before it.
         return {
             page.tabs: gr.Tabs(selected="train"),
@@ -131,7 +133,7 @@ def _wire_start(page: Page) -> None:
 
     page.plan.start.click(
         start,
-        inputs_kwargs={"run_name": page.plan.run_name, **page.plan.form.controls},
+        inputs_kwargs={"turn": page.plan.fixes.turn, "run_name": page.plan.run_name, **page.plan.form.controls},
         outputs=[page.tabs, page.train.picker, *page.train.rendered],
         trigger_mode="once",
         concurrency_limit=1,

@@ -17,8 +17,9 @@ from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
 from estimators import measured
-from ui import fitcard, fix_rows, form, markup, mixture, offers, survey_table, words
+from ui import budget_rows, fitcard, fix_rows, form, limit_rows, markup, mixture, survey_table, words
 from ui.border import guarded
+from ui.budget_rows import BudgetRows
 from ui.fix_rows import FixRows, Turn
 from ui.form import BASE, Form
 from ui.mixture import Mixture
@@ -59,7 +60,7 @@ class PlanTab:
     gpu_survey: Survey
     method_survey: Survey
     limits: Offers
-    budget: Offers
+    budget: BudgetRows
 
     @property
     def rendered(self) -> list[Component]:
@@ -113,8 +114,7 @@ def build() -> PlanTab:
             markup.block(fitcard.fold_switch(), elem_classes=["fit-fold"])
             card = markup.block(fitcard.waiting(), elem_id="fit-card")
             fixes = fix_rows.build()
-            with gr.Column(elem_classes=["fixes", "limits"], min_width=0):
-                further = offers.limits()
+            further = limit_rows.build()
             with gr.Column(elem_classes=["fit-go"], min_width=0):
                 working = markup.block("", elem_id="fit-working")
                 start = gr.Button("Start training", variant="primary", elem_id="start-training")
@@ -203,7 +203,7 @@ def _data_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.
     return upload, mixed
 
 
-def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> tuple[Survey, Offers]:
+def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, gr.HTML]) -> tuple[Survey, BudgetRows]:
     names = form.option_names()
     method = METHODS[plan.method]
     with gr.Column(elem_classes=["card"], min_width=0):
@@ -244,7 +244,7 @@ def _method_card(plan: Plan, controls: dict[str, Component], titles: dict[str, g
             )
             controls["quantization"] = form.quantization_control(plan)
             _generated("more", plan, controls)
-        within = offers.budget()
+        within = budget_rows.build()
         return survey_table.methods(), within
 
 
@@ -394,8 +394,9 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         show_progress="hidden",
         api_visibility="private",
     )
-    fix_rows.wire(tab.fixes, tab.form, estimator, [estimated, warmed_up])
-    offers.wire(tab.limits, tab.budget, tab.form, estimator)
+    looked = fix_rows.wire(tab.fixes, tab.form, estimator, [estimated, warmed_up])
+    limit_rows.wire(tab.limits, tab.form, tab.fixes.turn, estimator, looked)
+    budget_rows.wire(tab.budget, tab.form, estimator)
     survey_table.wire(tab.gpu_survey, tab.method_survey, tab.form, estimator)
     mixture.wire(tab.mixture, tab.form)
     _wire_choices(tab)

@@ -7,11 +7,11 @@ Gradio is mounted in an application of our own, so that our guard stands before 
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import logging
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -73,12 +73,6 @@ def refuse_open_switches() -> None:
             raise StartError(f"{name} is set, and it would open this server to others. Unset it and start again.")
 
 
-def require_mcp() -> None:
-    """Refuse `--mcp` where the package that speaks the protocol is not installed."""
-    if importlib.util.find_spec("mcp") is None:
-        raise StartError('--mcp needs the package mcp, which is not installed. Run pip install "gradio[mcp]" and start again.')
-
-
 def mount_tools(app: fastapi.FastAPI, estimator: Estimator, address: Address) -> None:
     """Serve the planner's questions as tools: a page of their own, so that nothing that starts or stops a run is one."""
     import gradio
@@ -96,7 +90,6 @@ def mount_tools(app: fastapi.FastAPI, estimator: Estimator, address: Address) ->
         enable_monitoring=False,
         mcp_server=True,
     )
-    print(f"MCP tools are at {address.url}{TOOLS_PATH}/gradio_api/mcp", flush=True)
 
 
 def choose_address(host: str, port: int) -> Address:
@@ -272,17 +265,30 @@ def make_app(address: Address) -> fastapi.FastAPI:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which leaves quietly: for each page that is still open it would print a traceback."""
+    """uvicorn, which says when it listens, and leaves quietly: for each open page it would print a traceback."""
+
+    def __init__(self, config: uvicorn.Config, opened: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._opened = opened
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._opened()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         super().handle_exit(sig, frame)
 
 
-def answer(app: fastapi.FastAPI, address: Address) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; streams that are open then are cut after a second."""
+def answer(app: fastapi.FastAPI, address: Address, opened: Callable[[], None]) -> None:
+    """Answer requests until Ctrl-C or SIGTERM; streams that are open then are cut after a second.
+
+    Args:
+        opened: called once as soon as requests are answered.
+    """
     settings = uvicorn.Config(
         app, host=address.host, port=address.port, log_level="warning", timeout_graceful_shutdown=GRACE_SECONDS
     )
     with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises the signal again when it has closed everything
-        Server(settings).run()
+        Server(settings, opened).run()

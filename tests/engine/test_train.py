@@ -66,6 +66,9 @@ def test_the_other_methods_teach_the_format_too(method: str) -> None:
     pair = Pair(run.folder)
     answers = [answer_of(pair.tuned, pair, prompt) for prompt in held_out_prompts(demo)[:20]]
     assert sum(set(json.loads(answer)) == {"answer", "topic"} for answer in answers if answer.endswith("}")) > 18
+    whole = method == "full"
+    assert (run.folder / "model" / "model.safetensors").exists() == whole
+    assert (run.folder / "adapter").exists() != whole
 
 
 @pytest.mark.trains
@@ -106,14 +109,6 @@ def broken_model(folder: Path) -> Path:
     model.save_pretrained(folder)
     load_tokenizer(plan).save_pretrained(folder)
     return folder
-
-
-@pytest.mark.trains
-def test_a_whole_model_of_ones_own_is_trained_and_saved(short_plan: Plan) -> None:
-    run = run_to_its_end(short_plan.with_(method="full"))
-    assert run.state == "finished", log_of(run)
-    assert (run.folder / "model" / "model.safetensors").exists()
-    assert not (run.folder / "adapter").exists()
 
 
 def test_our_loss_is_the_trainers_loss(short_plan: Plan, tmp_path: Path) -> None:

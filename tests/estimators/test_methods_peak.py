@@ -15,7 +15,7 @@ from engine.plan import Plan
 from engine.tasks import TASKS
 from estimators import replay
 from estimators.dryrun import Shape, dry_run
-from estimators.trace import Alloc, Recorder
+from estimators.trace import Recorder
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("quiet")
@@ -75,21 +75,7 @@ def really_allocated(plan: Plan, shape: Shape) -> tuple[int, int]:
             way.dry_loss(model, dict(batch), plan, {}).backward()
             optimizer.step()
             optimizer.zero_grad()
-    return highest(recorder), sum(parameter.numel() for parameter in trainable)
-
-
-def highest(recorder: Recorder) -> int:
-    """The most bytes that were held at one moment."""
-    sizes: list[int] = []
-    now = most = 0
-    for event in recorder.segments[0].events:
-        if isinstance(event, Alloc):
-            sizes.append(event.size)
-            now += event.size
-            most = max(most, now)
-        else:
-            now -= sizes[event.ref.index]
-    return most
+    return recorder.segments[0].most_held, sum(parameter.numel() for parameter in trainable)
 
 
 def agree(plan: Plan, shape: Shape) -> None:

@@ -13,7 +13,7 @@ from estimators import accumulation, clock, phases, replay
 from estimators.allocator import MIB, CachingAllocator
 from estimators.dryrun import Shape, dry_run
 from estimators.kernels import attention
-from estimators.trace import Alloc, Recorder
+from estimators.trace import Recorder
 from tests import tiny_models
 from tests.estimators.test_allocator import arrays
 
@@ -28,20 +28,6 @@ TINY = {
     "max_position_embeddings": 256,
 }
 PLAN = Plan(model=TINY, method="full", precision="fp32", gpu="L40S", max_length=32, optim="sgd")
-
-
-def highest(recorder: Recorder) -> int:
-    """The most bytes that lived at once while everything was recorded in one place."""
-    sizes: list[int] = []
-    now = most = 0
-    for event in recorder.segments[0].events:
-        if isinstance(event, Alloc):
-            sizes.append(event.size)
-            now += event.size
-            most = max(most, now)
-        else:
-            now -= sizes[event.ref.index]
-    return most
 
 
 def tiny() -> torch.nn.Module:
@@ -63,7 +49,7 @@ def really_in_the_second_batch() -> int:
     recorder.adopt([*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters())], "weights")
     with recorder:
         build.full_loss(model, batch).backward()
-    return highest(recorder)
+    return recorder.segments[0].most_held
 
 
 def test_with_accumulation_the_gradients_stay_beside_the_activations() -> None:
@@ -177,7 +163,7 @@ def test_the_merge_needs_what_a_real_one_allocates() -> None:
         for weight in [parameter for name, parameter in model.named_parameters() if "base_layer.weight" in name]:
             weight.detach().double().abs().sum().item()
         attach.merge(model)
-    really = highest(recorder)
+    really = recorder.segments[0].most_held
     assert really <= found.device["merge"] < 1.25 * really
 
 

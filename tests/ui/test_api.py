@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from pathlib import Path
 import gradio_client
 import pytest
 from gradio_client.exceptions import AppError
+from mcp import ClientSession
+from mcp.client.streamable_http import streamablehttp_client
 
 from engine import hardware
 from engine.demos import first_plan
@@ -31,13 +34,13 @@ PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[gradio_client.Client]:
     """The real app on a free port, with a data folder of its own."""
     environment = {**os.environ, "FITTINGROOM_HOME": str(tmp_path_factory.mktemp("api")), "PORT": "7941"}
-    command = [sys.executable, "app.py"]
+    command = [sys.executable, "app.py", "--mcp"]
     process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
-        url = re.search(r"http://\S+", process.stdout.readline())
+        url = re.search(r"open at (http://\S+)", process.stdout.readline())
         assert url is not None
-        yield gradio_client.Client(url[0], verbose=False)
+        yield gradio_client.Client(url[1], verbose=False)
     finally:
         process.terminate()
         process.wait(timeout=20)
@@ -147,13 +150,20 @@ def test_which_methods_has_a_row_for_each(endpoints: dict[str, Callable[..., dic
     assert "bias" in rows["bitfit"]["note"]
 
 
-def test_mcp_needs_its_package(tmp_path: Path) -> None:
-    script = "import sys, importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'mcp' else f(n, *a)\n"
-    script += "import app; sys.exit(app.main(['--mcp', '--port', '7963']))"
-    environment = {**os.environ, "FITTINGROOM_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 3
-    assert "gradio[mcp]" in done.stderr
+def test_the_same_is_served_as_tools(app: gradio_client.Client) -> None:
+    """A program that speaks MCP sees the same questions with their words, and nothing else."""
+    tools, found = asyncio.run(over_mcp(f"{app.src}tools/gradio_api/mcp", "estimate", {"plan_json": PLAN.to_json()}))
+    assert set(tools) == {function.__name__ for function in api.endpoints(Estimator())}
+    assert all(tools.values()), "each says what it answers"
+    assert json.loads(found) == app.predict(plan_json=PLAN.to_json(), api_name="/estimate")
+
+
+async def over_mcp(url: str, name: str, arguments: dict[str, str]) -> tuple[dict[str, str], str]:
+    """(what each tool says of itself, the answer of one of them)."""
+    async with streamablehttp_client(url) as (read, write, _), ClientSession(read, write) as session:
+        await session.initialize()
+        tools = {tool.name: tool.description or "" for tool in (await session.list_tools()).tools}
+        return tools, (await session.call_tool(name, arguments)).content[0].text
 
 
 def test_nothing_that_changes_anything_is_a_tool() -> None:
