@@ -375,7 +375,8 @@ def datasets_shown(plan: Plan, form: Form) -> dict[Component, Any]:
     updates: dict[Component, Any] = {}
     for number in (1, *MORE_SETS):
         source = plan.datasets[number - 1] if number <= len(plan.datasets) else None
-        updates[form.controls[set_name(number)]] = gr.update(choices=choices, value=source.path if source else None)
+        # A picker whose choices are set says that it has changed, and that asks for an estimate: not those that stay empty.
+        updates[form.controls[set_name(number)]] = gr.update(choices=choices, value=source.path) if source else None
         updates[form.controls[weight_name(number)]] = source.weight if source else 1.0
     return updates
 

@@ -30,6 +30,7 @@ class Mixture:
     removes: dict[int, gr.Button]
     add: gr.Button
     told: gr.HTML
+    shown: gr.State  # whether the row of the first set's weight, each other set's row, and the button are there
 
 
 # --- layout ---------------------------------------------------------------------------------------------------------
@@ -55,7 +56,8 @@ def build(controls: dict[str, Component]) -> Mixture:
             removes[number] = gr.Button("Remove", size="sm", scale=0, min_width=80, elem_id=f"remove-{number}")
     told = markup.block("", elem_id="mixture")
     add = gr.Button(ADD, size="sm", elem_id="mix-add", elem_classes=["survey-ask"])
-    return Mixture(rows=rows, removes=removes, add=add, told=told)
+    shown = gr.State((False, *(False for _ in MORE_SETS), True))
+    return Mixture(rows=rows, removes=removes, add=add, told=told, shown=shown)
 
 
 def _weight(number: int, info: str | None = None) -> gr.Number:
@@ -113,12 +115,19 @@ def wire(mixture: Mixture, the_form: Form) -> None:
             controls[form.weight_name(free)]: 1.0,
         }
 
+    rows = [mixture.rows[1], *(mixture.rows[number] for number in MORE_SETS), mixture.add]
+
     @guarded
-    def show_rows(*paths: str | None) -> dict[Component, Any]:
+    def show_rows(before: tuple[bool, ...], *paths: str | None) -> dict[Component, Any]:
         there = [bool(path) for path in paths]
-        rows: dict[Component, Any] = {mixture.rows[1]: gr.update(visible=any(there))}
-        rows |= {mixture.rows[number]: gr.update(visible=one) for number, one in zip(MORE_SETS, there, strict=True)}
-        return rows | {mixture.add: gr.update(visible=not all(there))}
+        now = (any(there), *there, not all(there))
+        # A row that is shown or hidden anew builds its picker anew, which says that it has changed: only those that must be.
+        changed = {
+            row: gr.update(visible=is_there)
+            for row, was_there, is_there in zip(rows, before, now, strict=True)
+            if is_there != was_there
+        }
+        return {mixture.shown: now, **changed}
 
     weights = [controls[form.weight_name(number)] for number in MORE_SETS]
     mixture.add.click(add, inputs_kwargs=controls, outputs=[*pickers, *weights, mixture.add], trigger_mode="once", **quiet)
@@ -127,8 +136,8 @@ def wire(mixture: Mixture, the_form: Form) -> None:
     gr.on(
         [picker.change for picker in pickers],
         show_rows,
-        pickers,
-        [*mixture.rows.values(), mixture.add],
+        [mixture.shown, *pickers],
+        [mixture.shown, *rows],
         trigger_mode="always_last",
         **quiet,
     )
