@@ -19,15 +19,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from estimators import replay, walk
 from estimators.recorded import Before, DryRun, Shape
 from estimators.replay import Step
-from estimators.trace import FUSED_4BIT_ROWS, Alloc, Segment, Work
+from estimators.trace import FUSED_4BIT_ROWS, Alloc, Free, Segment, Work
 
+Item = TypeVar("Item")
 EXTREMES = 4  # of a zone's candidates: what holds at both ends of it holds between them
 CHECKS = 3  # probes beyond the unknowns, which must come out as the others say
 SHORTEST, LONGEST = 16, 8192  # tokens of a row: what is probed where the model does not say how much it reads
@@ -234,8 +235,7 @@ def _pattern_of_works(segment: Segment) -> tuple:
 
 def resized(run: DryRun, parts: Sequence[np.ndarray]) -> DryRun:
     """The dry run with other `numbers`."""
-    of_steps = zip(run.steps, parts[::2], parts[1::2], strict=True)
-    step, evaluation, *before = [replay.like(one, _Resized(one, sizes, works), sizes) for one, sizes, works in of_steps]
+    step, evaluation, *before = map(_resized_step, run.steps, parts[::2], parts[1::2])
     phases = (Before(name=phase.name, times=phase.times, step=other) for phase, other in zip(run.before, before, strict=True))
     return DryRun(
         step=step,
@@ -248,34 +248,51 @@ def resized(run: DryRun, parts: Sequence[np.ndarray]) -> DryRun:
     )
 
 
-class _Resized(Sequence[Segment]):
-    """A step's segments with other numbers, written out when somebody looks at them: of many steps nobody does."""
+class Later(Sequence[Item]):
+    """A sequence that is made when somebody looks at it: of most steps, nobody looks at what is in their segments."""
 
-    def __init__(self, step: Step, sizes: np.ndarray, works: np.ndarray) -> None:
-        self._step, self._sizes, self._works = step, sizes, works
+    def __init__(self, make: Callable[[], list[Item]]) -> None:
+        self._make = make
 
     @functools.cached_property
-    def _segments(self) -> list[Segment]:
-        sizes, works = iter(self._sizes.tolist()), iter(self._works.tolist())
-        return [_resized_segment(segment, sizes, works) for segment in self._step.segments]
+    def _items(self) -> list[Item]:
+        return self._make()
 
     def __len__(self) -> int:
-        return len(self._step.segments)
+        return len(self._items)
 
-    def __getitem__(self, index: int) -> Segment:  # type: ignore[override]
-        return self._segments[index]
+    def __getitem__(self, index: int) -> Item:  # type: ignore[override]
+        return self._items[index]
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self._items)
 
 
-def _resized_segment(segment: Segment, sizes: Iterator[int], values: Iterator[int]) -> Segment:
+def _resized_step(step: Step, sizes: np.ndarray, works: np.ndarray) -> Step:
+    ends = np.cumsum([segment.allocations for segment in step.segments]).tolist()
+
+    def segments() -> list[Segment]:
+        values = iter(works.tolist())
+        of_each = zip(step.segments, ends, strict=True)
+        return [_resized_segment(segment, sizes[end - segment.allocations : end], values) for segment, end in of_each]
+
+    return replay.like(step, Later(segments), sizes)
+
+
+def _resized_segment(segment: Segment, sizes: np.ndarray, values: Iterator[int]) -> Segment:
     """The segment with other sizes and works. One without a log (the weights, the optimizer) has its works for all batches."""
-    events = [Alloc(next(sizes)) if isinstance(event, Alloc) else event for event in segment.events]
-    if not segment.log:
-        return Segment(segment.place, events, segment.parts, segment.works, segment.allocations)
-    works: Counter[Work] = Counter()
-    for work, _ in segment.log:
-        other = Work(*(value if isinstance(value, str) else next(values) for value in work))
-        works[other] += next(values)
-    return Segment(segment.place, events, segment.parts, works, segment.allocations)
+
+    def events() -> list[Alloc | Free]:
+        rest = iter(sizes.tolist())
+        return [Alloc(next(rest)) if isinstance(event, Alloc) else event for event in segment.events]
+
+    works = segment.works
+    if segment.log:
+        works = Counter()
+        for work, _ in segment.log:
+            other = Work(*(value if isinstance(value, str) else next(values) for value in work))
+            works[other] += next(values)
+    return Segment(segment.place, Later(events), segment.parts, works, segment.allocations)
 
 
 # --- probes -----------------------------------------------------------------------------------------------------------
@@ -364,6 +381,8 @@ class Probes:
         found = pattern(run)
         if self._first is None:
             self._first = run, found
+            for step in run.steps:
+                _ = step.walk  # laid out now, in an idle moment: all steps that are worked out share it
         if found != self._first[1]:
             self.broken = True
             return
