@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import models
+from engine import models, splits
 from engine.plan import FIELDS, Plan
 from estimators.estimate import Estimate
 
@@ -42,7 +42,7 @@ class Limit:
 
     field: str
     value: int | None
-    at_the_end: bool  # the field itself (or the model) ends there, not the memory
+    at_the_end: bool  # the field itself, the model or the data end there, not the memory
 
 
 def largest(plan: Plan, field: str, estimate: Callable[[Plan], Estimate]) -> Limit:
@@ -61,10 +61,10 @@ def largest(plan: Plan, field: str, estimate: Callable[[Plan], Estimate]) -> Lim
 
 
 def _highest(plan: Plan, limited: Limited) -> int:
-    """The largest value that the field and the model allow."""
+    """The largest value that the field, the model and the rows allow: a batch has no more rows than there are."""
     highest = int(FIELDS[limited.field].maximum or 0)
-    context = models.find(plan.model).context_length if limited.field == "max_length" else None
-    return min(highest, context) if context else highest
+    end = models.find(plan.model).context_length if limited.field == "max_length" else sum(splits.sizes(plan))
+    return min(highest, end) if end else highest
 
 
 def search(limited: Limited, start: int, highest: int, ask: Callable[[int], Estimate]) -> Limit:

@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 
+from engine import splits
+from engine.demos import first_plan
 from engine.plan import Plan
 from estimators import limits
 from estimators.estimate import Estimate
@@ -57,6 +59,13 @@ def test_nothing_fits(example: Estimate) -> None:
 def test_the_field_ends_before_the_memory_does(example: Estimate) -> None:
     found = limits.search(BATCH, 4, 4096, on_a_line(example, 1, 0.001, []))
     assert (found.value, found.at_the_end) == (4096, True)
+
+
+def test_a_batch_has_no_more_rows_than_there_are(example: Estimate) -> None:
+    ask = on_a_line(example, 1, 0.001, [])
+    plan = first_plan()
+    found = limits.largest(plan, BATCH.field, lambda other: ask(other.per_device_train_batch_size))
+    assert (found.value, found.at_the_end) == (sum(splits.sizes(plan)), True)
 
 
 def test_lengths_are_round(example: Estimate) -> None:
