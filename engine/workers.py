@@ -29,8 +29,13 @@ def environment() -> dict[str, str]:
     Nothing here is compiled by torch. bitsandbytes loads its compiler all the same, for the processor's optimizers: that takes
     1.1 s of the 5.4 s of all imports, and a C++ compiler later.
     """
-    ours = {"PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", "GOMP_SPINCOUNT": SPIN_COUNT}
-    return ours | {"TORCHDYNAMO_DISABLE": "1"} | os.environ
+    ours = {
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "GOMP_SPINCOUNT": SPIN_COUNT,
+        "TORCHDYNAMO_DISABLE": "1",
+    }
+    return ours | os.environ
 
 
 def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[bytes]:

@@ -134,6 +134,7 @@ def wire(rows: FixRows, the_form: Form, estimator: Estimator, after: list[Depend
             look,
             inputs_kwargs={"turn": rows.turn, **the_form.controls},
             outputs=rows.rendered,
+            trigger_mode="always_last",  # "once" would drop the newer search while the older one has not noticed it
             concurrency_limit=2,
             **quiet,
         )

@@ -91,6 +91,7 @@ def wire(rows: Offers, the_form: Form, turn_of_page: gr.State, estimator: Estima
             look,
             inputs_kwargs={"turn": turn_of_page, **the_form.controls},
             outputs=rows.rendered,
+            trigger_mode="always_last",  # "once" would drop the newer search while the older one has not noticed it
             concurrency_limit=8,
             show_progress="hidden",
             api_visibility="private",
