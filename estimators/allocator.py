@@ -7,7 +7,8 @@ block may be too small for the next tensor. Replaying the recorded allocations t
 The rules are those of c10/cuda/CUDACachingAllocator.cpp (torch 2.13): sizes are rounded up to 512 bytes; requests of at
 most 1 MiB come from 2 MiB segments, of less than 10 MiB from 20 MiB segments, larger ones from a segment of their own
 rounded up to 2 MiB; the smallest free block that is large enough is taken, the lowest address first; a block is split if
-the rest is worth keeping; neighbours that are both free are merged. What is reserved is never given back.
+the rest is worth keeping; neighbours that are both free are merged. What is reserved is given back only where the driver
+has no more: then all segments that are wholly free are, and the request is made once more (`release_cached_blocks`).
 
 With `expandable_segments:True` each pool is one segment that grows at its end by pages of 2 or 20 MiB, and every rest is
 split off: gaps between blocks remain, those between segments do not.
@@ -40,8 +41,9 @@ OWN_SEGMENT = 10 * MIB  # kMinLargeAlloc: from here on a segment of its own
 SEGMENT_ROUND = 2 * MIB  # kRoundLarge
 
 START, SIZE, BEFORE, AFTER, FREE = range(5)  # of a block: units, units, its neighbours in the segment or -1, 0 or 1
-# Of a pool's totals: TAIL is the last block of one that grows, UNUSED the first of those that became part of others.
-RESERVED, NEXT_ADDRESS, BLOCKS, CHUNKS, TAIL, UNUSED = range(6)
+# Of a pool's totals: TAIL is the last block of one that grows, UNUSED the first of those that became part of others; MOST is
+# the most that was ever reserved, LIMIT what the driver has (or -1).
+RESERVED, NEXT_ADDRESS, BLOCKS, CHUNKS, TAIL, UNUSED, MOST, LIMIT = range(8)
 UNITS, ADDRESS, BLOCK = range(3)  # of an entry in the list of free blocks, by which it is sorted; and which block it is
 CHUNK = 32  # entries of a piece of that list: it is sorted piece by piece, so that a move shifts few of thousands
 Lists = tuple[np.ndarray, np.ndarray, np.ndarray]  # the free blocks in chunks, the lengths of the chunks, their order
@@ -56,7 +58,7 @@ class Pool:
     def __init__(self, *, small: bool, expandable: bool = False) -> None:
         self.small = small
         self.expandable = expandable
-        self._totals = np.array([0, 0, 0, 0, -1, -1], dtype=np.int64)
+        self._totals = np.array([0, 0, 0, 0, -1, -1, 0, -1], dtype=np.int64)
         self._blocks = np.zeros((0, 5), dtype=np.int64)
         self._free = np.zeros((0, 3, CHUNK), dtype=np.int64)  # the list of free blocks, in chunks
         self._lengths = np.zeros(0, dtype=np.int64)  # of the chunks
@@ -78,6 +80,15 @@ class Pool:
     def reserved(self) -> int:
         """Units that were taken from the driver."""
         return int(self._totals[RESERVED])
+
+    @property
+    def most(self) -> int:
+        """The most units that were reserved at once."""
+        return int(self._totals[MOST])
+
+    def limit(self, units: int) -> None:
+        """From so many units on, what is cached is given back before more is taken."""
+        self._totals[LIMIT] = units
 
     @property
     def free(self) -> int:
@@ -123,7 +134,10 @@ def _replay(
         if size:
             block = _take_best(size, blocks, lists, totals)
             if block < 0:
-                block = _expand(size, blocks, lists, totals, small) if expandable else _new_segment(size, blocks, totals, small)
+                if expandable:
+                    block = _expand(size, blocks, lists, totals, small)
+                else:
+                    block = _new_segment(size, blocks, lists, totals, small)
             if blocks[block, SIZE] - size >= least_rest:
                 _split(block, size, blocks, lists, totals)
             block_of[name] = block
@@ -297,7 +311,7 @@ def _new_block(start: int, size: int, before: int, blocks: np.ndarray, totals: n
 
 
 @numba.njit(cache=True)
-def _new_segment(size: int, blocks: np.ndarray, totals: np.ndarray, small: bool) -> int:
+def _new_segment(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray, small: bool) -> int:
     """A block that is taken from the driver."""
     wanted = size * ROUND
     if small:
@@ -307,9 +321,29 @@ def _new_segment(size: int, blocks: np.ndarray, totals: np.ndarray, small: bool)
     else:
         segment = -(-wanted // SEGMENT_ROUND) * SEGMENT_ROUND
     units, address = segment // ROUND, totals[NEXT_ADDRESS]
+    if 0 <= totals[LIMIT] < totals[RESERVED] + units:
+        _give_back(blocks, lists, totals)
     totals[NEXT_ADDRESS] += units
     totals[RESERVED] += units
+    totals[MOST] = max(totals[MOST], totals[RESERVED])
     return _new_block(address, units, -1, blocks, totals)
+
+
+@numba.njit(cache=True)
+def _give_back(blocks: np.ndarray, lists: Lists, totals: np.ndarray) -> None:
+    """Return every segment that is one free block to the driver."""
+    free, lengths, order = lists
+    for at in range(totals[CHUNKS] - 1, -1, -1):
+        for place in range(lengths[order[at]] - 1, -1, -1):
+            block = free[order[at], BLOCK, place]
+            if blocks[block, BEFORE] < 0 and blocks[block, AFTER] < 0:
+                last = lengths[order[at]] == 1  # its chunk goes out of use with it
+                totals[RESERVED] -= blocks[block, SIZE]
+                _remove(at, place, lists, totals)
+                blocks[block, FREE], blocks[block, AFTER] = 0, totals[UNUSED]
+                totals[UNUSED] = block
+                if last:
+                    break
 
 
 @numba.njit(cache=True)
@@ -331,6 +365,7 @@ def _expand(size: int, blocks: np.ndarray, lists: Lists, totals: np.ndarray, sma
         totals[TAIL] = block
     totals[NEXT_ADDRESS] += more
     totals[RESERVED] += more
+    totals[MOST] = max(totals[MOST], totals[RESERVED])
     return totals[TAIL]
 
 
@@ -350,6 +385,10 @@ class CachingAllocator:
         return (self._small.reserved + self._large.reserved) * ROUND
 
     @property
+    def most_reserved(self) -> int:
+        return (self._small.most + self._large.most) * ROUND
+
+    @property
     def allocated(self) -> int:
         """With what a block has beyond its request."""
         return self.reserved - (self._small.free + self._large.free) * ROUND
@@ -359,12 +398,14 @@ class CachingAllocator:
         for pool in (self._small, self._large):
             pool.forget_names()
 
-    def replay(self, names: np.ndarray, sizes: np.ndarray) -> None:
+    def replay(self, names: np.ndarray, sizes: np.ndarray, *, limit: int | None = None) -> None:
         """Allocate and free storages in this order.
 
         Args:
             names: int64 [moves], of the storages: each is allocated once, and may be freed later.
             sizes: int64 [moves]: bytes of an allocation (none take no memory), -1 for a free.
+            limit: bytes that the driver has: beyond them, what is cached is given back before more is taken. What the small
+                requests take is no longer there for the large.
         """
         size_of = np.zeros(int(names.max(initial=-1)) + 1, dtype=np.int64)
         taken = sizes >= 0
@@ -375,6 +416,8 @@ class CachingAllocator:
             (self._small, (bytes_of_name > 0) & (bytes_of_name <= SMALL_LIMIT)),
             (self._large, bytes_of_name > SMALL_LIMIT),
         ):
+            if limit is not None and pool is self._large:
+                pool.limit(max(0, limit // ROUND - self._small.reserved))
             pool.replay(names[of_pool], units[of_pool])
 
 
@@ -383,30 +426,49 @@ def compile() -> None:
     CachingAllocator().replay(np.array([0, 0]), np.array([1, -1]))
 
 
+Moves = tuple[np.ndarray, np.ndarray]  # the names and the sizes of `CachingAllocator.replay`
+
+
 @functools.lru_cache(maxsize=16)
-def _holding(sizes: bytes, expandable: bool) -> CachingAllocator:
-    """An allocator that holds storages of these sizes (int64, as bytes) for good."""
-    held = np.frombuffer(sizes, dtype=np.int64)
+def _holding(sizes: bytes, expandable: bool, first: tuple[bytes, bytes] | None) -> CachingAllocator:
+    """An allocator that holds storages of these sizes (int64, as bytes) for good, after these first moves."""
     allocator = CachingAllocator(expandable=expandable)
+    if first is not None:
+        allocator.replay(*(np.frombuffer(values, dtype=np.int64) for values in first))
+        allocator.forget_names()
+    held = np.frombuffer(sizes, dtype=np.int64)
     allocator.replay(np.arange(len(held)), held)
     allocator.forget_names()
     return allocator
 
 
-def most_reserved(steps: Sequence[tuple[np.ndarray, np.ndarray]], held: np.ndarray, *, expandable: bool = False) -> int:
+def _as_bytes(values: np.ndarray) -> bytes:
+    return np.ascontiguousarray(values, dtype=np.int64).tobytes()
+
+
+def most_reserved(
+    steps: Sequence[Moves],
+    held: np.ndarray,
+    *,
+    expandable: bool = False,
+    limit: int | None = None,
+    first: Moves | None = None,
+) -> int:
     """The most bytes reserved while steps run one after the other.
 
     Args:
-        steps: of each the names and the sizes of `CachingAllocator.replay`; what a step leaves behind (its gradients) is
-            freed at its end.
+        steps: of each, what it allocates and frees; what it leaves behind (its gradients) is freed at its end.
         held: int64, the sizes that are there all the time (weights, optimizer states).
-        expandable: with `expandable_segments:True`.
+        expandable: with `expandable_segments:True`, which knows no limit here.
+        limit: bytes that the driver has. More than that is what they cannot do without.
+        first: what happens before; what it leaves is there all the time, too.
     """
-    allocator = _holding(np.ascontiguousarray(held, dtype=np.int64).tobytes(), expandable).copy()
+    before = (_as_bytes(first[0]), _as_bytes(first[1])) if first is not None else None
+    allocator = _holding(_as_bytes(held), expandable, before).copy()
     for names, sizes in steps:
         lives = np.zeros(int(names.max(initial=-1)) + 1, dtype=bool)
         lives[names[sizes >= 0]] = True
         lives[names[sizes < 0]] = False
         left = np.flatnonzero(lives)
-        allocator.replay(np.concatenate([names, left]), np.concatenate([sizes, np.full(len(left), -1)]))
-    return allocator.reserved
+        allocator.replay(np.concatenate([names, left]), np.concatenate([sizes, np.full(len(left), -1)]), limit=limit)
+    return allocator.most_reserved

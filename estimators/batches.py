@@ -245,6 +245,7 @@ def resized(run: DryRun, parts: Sequence[np.ndarray]) -> DryRun:
         trainable_params=run.trainable_params,
         adapter_params=run.adapter_params,
         weight_bytes=run.weight_bytes,
+        units=run.units,
     )
 
 

@@ -24,6 +24,7 @@ from engine.methods import METHODS
 from engine.objectives import recipe, task_of
 from engine.plan import Plan
 from estimators import kernels as kernels_of_gpus
+from estimators import wrapping
 from estimators.batches import FEW_TOKENS, LONGEST, MANY_TOKENS, SHORTEST, Batches, Borders
 from estimators.fakes import held_by, make_fake
 from estimators.optimizer_step import optimizer_step
@@ -141,7 +142,8 @@ class Stage:
             total_params=self.total_params,
             trainable_params=self.trainable_params,
             adapter_params=self.params - self.total_params,
-            weight_bytes=sum(t.numel() * t.element_size() for p in parameters for t in held_by(p)),
+            weight_bytes=sum(t.nbytes for p in parameters for t in held_by(p)),
+            units=wrapping.units(self.model, self.depth),
         )
 
     def _batch(self, shape: Shape) -> dict[str, torch.Tensor]:

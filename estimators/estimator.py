@@ -18,6 +18,7 @@ from engine.plan import Plan, PlanError
 from estimators import accumulation, clock, dryrun, measured, overhead, phases, replay, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
 from estimators.recorded import DryRun, Shape
+from estimators.replay import Step
 
 # What a processor's memory allocator holds beyond what tensors do: the demo run's peak of 797 MB, measured, less what
 # the dry run says that its tensors and the program hold.
@@ -47,11 +48,12 @@ def estimate(plan: Plan) -> Estimate:
         raise PlanError(issues)
     gpu = hardware.find_gpu(plan.gpu)
     rows = tokens.lengths(plan)
-    longest = plan.max_length if packs(plan) else rows.longest
+    longest = _longest(plan, rows)
     run = _dry_run(plan, Shape(batch=plan.per_device_train_batch_size, length=longest), not gpu.is_cpu)
     mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
     learnt = measured.correction(gpu.name)
-    memory = _memory(plan, run, mean, longest, gpu, learnt)
+    state = sharding.states(plan, run) if sharding.wanted(plan) else None
+    memory = _memory(plan, run, mean, longest, gpu, learnt, state)
     other = phases.of_run(plan, run, memory.peak, on_gpu=not gpu.is_cpu, program=_own_memory())
     found = Estimate(
         trainable_params=run.trainable_params,
@@ -65,25 +67,22 @@ def estimate(plan: Plan) -> Estimate:
         source=_sources(run, rows, gpu, learnt),
         **_times(plan, rows, mean, gpu, learnt),
     )
-    return sharding.applied(plan, found, sharding.states(plan, run)) if sharding.wanted(plan) else found
+    return sharding.applied(plan, found, state) if state else found
 
 
 def on_another_gpu(plan: Plan, found: Estimate) -> Estimate:
-    """The estimate of a plan of which only the GPU differs from that of `found`: the step is the same, so it is not replayed.
+    """The estimate of a plan of which only the GPU differs from that of `found`: the step is the same, and remembered.
 
     Both must be processors, or neither. For surveys of many GPUs; the plan is not checked again.
     """
     if sharding.wanted(plan):
         return estimate(plan)
     gpu = hardware.find_gpu(plan.gpu)
-    rows = tokens.lengths(plan)
+    rows, learnt = tokens.lengths(plan), measured.correction(gpu.name)
+    longest = _longest(plan, rows)
+    run = _dry_run(plan, Shape(batch=plan.per_device_train_batch_size, length=longest), not gpu.is_cpu)
     mean = _dry_run(plan, _mean_shape(plan, rows), not gpu.is_cpu)
-    learnt = measured.correction(gpu.name)
-    outside = _overhead(gpu, learnt)
-    more = outside - found.memory.overhead
-    memory = dataclasses.replace(
-        found.memory, overhead=outside, low=found.memory.low + more, high=found.memory.high + more, capacity=gpu.memory
-    )
+    memory = _memory(plan, run, mean, longest, gpu, learnt, None)
     changed = {"memory": memory, "fits": verdict(memory), "device": gpu.name, **_times(plan, rows, mean, gpu, learnt)}
     return dataclasses.replace(found, **changed, source=_sources(mean, rows, gpu, learnt))
 
@@ -94,7 +93,7 @@ def probe(plan: Plan) -> bool:
     For idle moments of a process that may be asked more about this plan.
     """
     rows, on_gpu = tokens.lengths(plan), not hardware.find_gpu(plan.gpu).is_cpu
-    longest = plan.max_length if packs(plan) else rows.longest
+    longest = _longest(plan, rows)
     shape = Shape(batch=plan.per_device_train_batch_size, length=longest)
     return dryrun.probe(_what_decides(plan, on_gpu), shape, on_gpu=on_gpu)
 
@@ -124,6 +123,10 @@ def _what_decides(plan: Plan, on_gpu: bool) -> Plan:
     return plan.with_(**values)
 
 
+def _longest(plan: Plan, rows: tokens.Lengths) -> int:
+    return plan.max_length if packs(plan) else rows.longest
+
+
 def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
     """The mean batch, padded to its longest row. Of several GPUs, all wait for the one with the longest."""
     if packs(plan):
@@ -136,36 +139,70 @@ def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def _memory(plan: Plan, run: DryRun, mean: DryRun, longest: int, gpu: hardware.Gpu, learnt: measured.Correction) -> Memory:
-    """The peak by part. What is reserved comes from replaying the steps: all of the longest batch, or others between."""
+def _memory(
+    plan: Plan,
+    run: DryRun,
+    mean: DryRun,
+    longest: int,
+    gpu: hardware.Gpu,
+    learnt: measured.Correction,
+    state: sharding.States | None,
+) -> Memory:
+    """The peak of each GPU, by part. What is reserved comes from replaying steps: of the longest batch, or others between."""
     sequences = [[*(phase.step for phase in run.before), run.step]]
     if plan.gradient_accumulation_steps > 1:
         sequences.append([accumulation.with_gradients_kept(run.step)])
-    peak = max((replay.peak(step) for steps in sequences for step in steps), key=lambda one: one.bytes)
+    highest = max((replay.peak(step) for steps in sequences for step in steps), key=lambda one: one.bytes)
+    each = sharding.split(plan, state) if state else sharding.Split(parts=highest.parts)
+    outside = _overhead(gpu, learnt) + each.overhead
     if gpu.is_cpu:
-        likely = varied = round(peak.bytes * (1 + CPU_FRAGMENTATION))
+        fragments = most_fragments = round(each.allocated * CPU_FRAGMENTATION)
     else:
         other = mean
         if mean is run and not packs(plan):
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        reserved = functools.partial(replay.reserved, expandable=plan.expandable_segments)
-        with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
-            after_other = beside.submit(reserved, other.step, *sequences[0])
-            likely = max(reserved(*steps) for steps in sequences)
-            varied = max(likely, after_other.result())
-    outside = _overhead(gpu, learnt)
-    parts = {name: peak.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
+        here = functools.partial(sharding.on_each_gpu, plan)
+        sequences = [[here(step) for step in steps] for steps in sequences]
+        free = gpu.memory - outside - each.allocated
+        fragments, most_fragments = _fragments(sequences, here(other.step), each, free, expandable=plan.expandable_segments)
+    parts = {name: each.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(
         **parts,
-        fragments=likely - peak.bytes,
+        fragments=fragments,
         overhead=outside,
-        allocated=peak.bytes,
-        peak=likely,
-        low=round((peak.bytes + outside) * LOW),
-        high=round((varied + outside) * HIGH),
+        allocated=each.allocated,
+        peak=each.allocated + fragments,
+        low=round((each.allocated + outside) * LOW - each.added / 2),
+        high=round((each.allocated + most_fragments + outside) * HIGH + each.added / 2),
         capacity=gpu.memory,
     )
+
+
+def _fragments(
+    sequences: list[list[Step]], other: Step, each: sharding.Split, free: int, *, expandable: bool
+) -> tuple[int, int]:
+    """What the allocator reserves beyond what is allocated: (likely, the most), in bytes.
+
+    Args:
+        sequences: the steps of the longest batch, in the orders in which they may come.
+        other: a step of another length, which may come between them.
+        each: what the GPU holds; gathered layers are not in the steps.
+        free: bytes of the device beyond what is allocated. An allocator that finds no more gives back what it caches.
+        expandable: with `expandable_segments:True`.
+    """
+    reserved = functools.partial(replay.reserved, expandable=expandable, loading=each.loading)
+    allocated = max(replay.peak(step).bytes for steps in sequences for step in steps)
+    allocated += each.loading.left if each.loading else 0
+    with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
+        after_other = beside.submit(reserved, other, *sequences[0])
+        alone = max(reserved(*steps) for steps in sequences)
+        varied = max(alone, after_other.result())
+    likely, most = (found - allocated + each.cached for found in (alone, varied))
+    if likely > free >= 0:
+        within = max(reserved(*steps, limit=allocated + free) for steps in sequences) - allocated
+        likely = max(within, min(within + each.cached, free))
+    return likely, most
 
 
 def _overhead(gpu: hardware.Gpu, learnt: measured.Correction) -> int:

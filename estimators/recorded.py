@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from estimators.replay import Step
+from estimators.wrapping import NO_UNITS, Units
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,7 @@ class DryRun:
     trainable_params: int
     adapter_params: int  # that the method added
     weight_bytes: int
+    units: Units = NO_UNITS  # how they would be split over several GPUs
     tiled_rows: tuple[int, ...] = ()  # of each product that was done tile by tile: how many rows it had
 
     @functools.cached_property

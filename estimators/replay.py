@@ -10,6 +10,7 @@ import functools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from estimators import walk
 from estimators.splice import Depth
 from estimators.trace import Segment, Work
 from estimators.walk import PHASE_PARTS, PHASES, Walk
+
+if TYPE_CHECKING:
+    from estimators.wrapping import Loading
 
 REMEMBERED = 64  # answers about steps, which stay in memory with them
 
@@ -115,8 +119,15 @@ def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
-def reserved(*steps: Step, expandable: bool = False) -> int:
-    """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other."""
+def reserved(*steps: Step, expandable: bool = False, limit: int | None = None, loading: Loading | None = None) -> int:
+    """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other.
+
+    With a limit, what is cached is given back where the driver has no more; a result beyond it is what they cannot do without.
+    Where a loading is given, it comes first.
+    """
     from estimators import allocator  # brings numba, which takes half a second to load
 
-    return allocator.most_reserved([allocations(step) for step in steps], held(steps[0]), expandable=expandable)
+    first = (loading.names, loading.sizes) if loading else None
+    kept = held(steps[0]) if steps else np.zeros(0, dtype=np.int64)
+    moves = [allocations(step) for step in steps]
+    return allocator.most_reserved(moves, kept, expandable=expandable, limit=limit, first=first)

@@ -6,12 +6,14 @@ sharding itself needs (buckets, gathered layers, fp32 copies, NCCL) is added, an
 the arithmetic does not hide.
 
     state = states(plan, run)
-    found = applied(plan, found, state)        # an Estimate of one GPU becomes that of the plan's GPUs
+    each = split(plan, state)                  # what each GPU holds; its allocator replays `on_each_gpu(plan, step)`
+    found = applied(plan, found, state)        # the times of one GPU become those of the plan's GPUs
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,12 +24,13 @@ import numpy as np
 from engine import checks, hardware, parallel
 from engine.parallel import SHARDINGS, Sharding
 from engine.plan import Plan
-from estimators import overhead
-from estimators.estimate import Estimate, Memory, Range
+from estimators import overhead, replay, wrapping
+from estimators.estimate import Estimate, Range
 
 if TYPE_CHECKING:
-    from estimators.dryrun import DryRun
+    from estimators.recorded import DryRun
     from estimators.replay import Step
+    from estimators.wrapping import Loading, Units
 
 MIB = 2**20
 
@@ -41,6 +44,8 @@ REDUCE_BUCKETS, PREFETCH_BUCKET = 2, 0.9
 # stage3_max_live_parameters and stage3_max_reuse_distance of https://huggingface.co/docs/transformers/deepspeed: so many
 # gathered elements may stay.
 LIVE_ELEMENTS = 1_000_000_000
+# What is in the computer's memory instead of the GPU's, by the plan's `offload`.
+OFFLOADED = {"none": (), "optimizer": ("optimizer", "gradients"), "all": ("optimizer", "gradients", "weights")}
 
 # --- rates ------------------------------------------------------------------------------------------------------------
 
@@ -68,10 +73,12 @@ class States:
     """What the step of one GPU holds, in bytes. `peaks` has the highest moment of each phase, by part."""
 
     weights: int
+    scales: int  # of the weights: what belongs to quantised ones and is in no parameter, so every GPU has all of it
+    units: Units
     trainable_params: int
     gradients: int  # all of them
     optimizer: int
-    largest_layer: int  # weights of the largest layer, as they are stored
+    largest_layer: int  # parameters of the largest layer, as they are stored
     trained_in_layer: int  # parameters of it that are trained (the mean layer's)
     outside_layers: int  # embeddings, head and what else is in no layer
     hidden_size: int
@@ -88,9 +95,16 @@ class Split:
     """What each GPU holds and what the computer holds for all of them. Bytes; `parts` is the highest moment."""
 
     parts: Mapping[str, int]
-    added: int  # of the parts: what only the sharding needs
-    overhead: int  # beside the allocator
-    host: int
+    added: int = 0  # of the parts: what only the sharding needs
+    cached: int = 0  # reserved for copies of offloaded shards, and free at the highest moment
+    loading: Loading | None = None  # what was allocated and freed before the training, where that leaves gaps
+    overhead: int = 0  # beside the allocator
+    host: int = 0
+
+    @property
+    def allocated(self) -> int:
+        """What the tensors of one GPU hold."""
+        return sum(self.parts.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,31 +120,19 @@ def states(plan: Plan, run: DryRun) -> States:
     """What `applied` needs of a dry run."""
     from engine import build
 
-    start = [segment for segment in run.step.segments if segment.place.phase == "start"]
-    by_layer = [
-        sum(event.size for index, event in enumerate(segment.events) if segment.parts.get(index) == "weights")
-        for segment in start
-        if segment.place.layer is not None
-    ]
     peaks, totals = _walk(run.step)
-    largest = max(by_layer, default=0)
-    layers = max(run.step.depth.full, 1)
-    outside = sum(
-        event.size
-        for segment in start
-        if segment.place.layer is None
-        for index, event in enumerate(segment.events)
-        if segment.parts.get(index) == "weights"
-    )
+    found = run.units
     config = build.load_config(plan).get_text_config()
     return States(
         weights=totals.get("weights", run.weight_bytes),
+        scales=found.scales,
+        units=found,
         trainable_params=run.trainable_params,
         gradients=totals.get("gradients", 0),
         optimizer=totals.get("optimizer", 0),
-        largest_layer=largest,
-        trained_in_layer=run.trainable_params // layers,
-        outside_layers=outside,
+        largest_layer=max((unit.bytes for unit in found.layers), default=0),
+        trained_in_layer=run.trainable_params // max(len(found.layers), 1),
+        outside_layers=found.outside.bytes,
         hidden_size=getattr(config, "hidden_size", 0) or 0,
         peaks=peaks,
     )
@@ -160,13 +162,39 @@ def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
+def on_each_gpu(plan: Plan, step: Step) -> Step:
+    """The step with each storage as large as one GPU's share of it: what its allocator is asked for, but for gathered layers.
+
+    A stream of its own allocates those, in memory that nothing else uses. The shards of FSDP are in `Split.loading`.
+    """
+    if not wanted(plan):
+        return step
+    splits, n = SHARDINGS[plan.sharding].splits, parallel.world(plan)
+    share = {part: 1 / n for part in splits} | dict.fromkeys(OFFLOADED[plan.offload], 0.0)
+    if _gradients_whole(plan):
+        share["gradients"] = 1.0
+    if plan.sharding == "fsdp":
+        share["weights"] = 0.0
+    return _shared(step, tuple(sorted(share.items())))
+
+
+@functools.lru_cache(maxsize=64)
+def _shared(step: Step, share: tuple[tuple[str, float], ...]) -> Step:
+    way, of_part = step.walk, dict(share)
+    by_part = np.array([of_part.get(name, 1.0) for name in way.part_names])
+    by_slot = np.ones(len(step.sizes))
+    by_slot[way.slots[way.taken]] = by_part[way.parts[way.taken]]
+    return replay.like(step, step.segments, np.rint(step.sizes * by_slot).astype(np.int64))
+
+
 def split(plan: Plan, state: States) -> Split:
     """What one GPU holds at its highest moment, and the computer for all of them."""
     row, n = SHARDINGS[plan.sharding], parallel.world(plan)
     kept = _kept(plan, row, state)
     share = {part: 1 / n if part in row.splits else 1.0 for part in kept}
     here = {part: size * share[part] for part, size in kept.items()}
-    away = _offloaded(plan, here)
+    here["weights"] += state.scales
+    away = _offloaded(plan, here, state)
     added = _added(plan, row, state, n)
     moments = []
     for phase, parts in state.peaks.items():
@@ -179,19 +207,20 @@ def split(plan: Plan, state: States) -> Split:
     return Split(
         parts=highest,
         added=round(sum(added.values())),
+        cached=round(max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, n)),
+        loading=_loading(plan, row, state, n) if row.key == "fsdp" else None,
         overhead=overhead.nccl_bytes(n) if plan.sharding != "none" else 0,
         host=round(sum(away.values()) * n),
     )
 
 
 def _kept(plan: Plan, row: Sharding, state: States) -> dict[str, float]:
-    """Bytes of all weights, gradients and optimizer states, in the number types that the sharding keeps them in."""
-    weights, gradients, optimizer = float(state.weights), float(state.gradients), float(state.optimizer)
+    """Bytes of all parameters, gradients and optimizer states, in the number types that the sharding keeps them in."""
+    weights, gradients, optimizer = float(state.weights - state.scales), float(state.gradients), float(state.optimizer)
     trained, each = state.trainable_params, state.trained_bytes
-    if row.master == "fsdp" and plan.precision != "fp32" and plan.autocast and each < 4:
-        # accelerate turns what is trained into fp32 (its `prepare_model`); the states follow, unless they are of 8 bits.
-        factor = 4 / each if each else 1.0
-        weights += trained * (4 - each)
+    factor = _widened(plan, row, state)
+    if factor > 1:  # the states follow, unless they are of 8 bits
+        weights += trained * each * (factor - 1)
         gradients *= factor
         optimizer *= factor if "8bit" not in plan.optim else 1.0
     if row.master == "deepspeed" and plan.precision != "fp32":
@@ -203,10 +232,16 @@ def _kept(plan: Plan, row: Sharding, state: States) -> dict[str, float]:
     return {"weights": weights, "gradients": gradients, "optimizer": optimizer}
 
 
-def _offloaded(plan: Plan, here: Mapping[str, float]) -> dict[str, float]:
+def _widened(plan: Plan, row: Sharding, state: States) -> float:
+    """How many times larger what is trained is kept than it was loaded: accelerate's `prepare_model` turns it into fp32."""
+    each = state.trained_bytes
+    return 4 / each if row.master == "fsdp" and plan.precision != "fp32" and plan.autocast and 0 < each < 4 else 1.0
+
+
+def _offloaded(plan: Plan, here: Mapping[str, float], state: States) -> dict[str, float]:
     """Bytes of one GPU's share that are in the computer's memory instead. Gradients go where the optimizer is."""
-    parts = {"none": (), "optimizer": ("optimizer", "gradients"), "all": ("optimizer", "gradients", "weights")}[plan.offload]
-    return {part: size if part in parts else 0.0 for part, size in here.items()}
+    stays = {"weights": state.scales}
+    return {part: size - stays.get(part, 0) if part in OFFLOADED[plan.offload] else 0.0 for part, size in here.items()}
 
 
 def _optimizer_moment(
@@ -251,19 +286,32 @@ def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]
     if plan.sharding == "ddp":
         # DDP copies the gradients into buckets of 25 MB that together hold all of them (gradient_as_bucket_view=False).
         return {"weights": 0.0, "gradients": float(state.gradients)}
-    computed = _computed_share(plan, state)
     gathered_trained = state.trained_in_layer * _gathered_bytes(plan)
     if row.key == "fsdp":
         # The outermost unit (embeddings, head) stays gathered; a layer's gradient is whole until it is reduced.
-        layers = GATHERED_LAYERS * state.largest_layer
-        return {"weights": (state.outside_layers + layers) * computed, "gradients": gathered_trained}
+        gathered = (state.outside_layers + GATHERED_LAYERS * state.largest_layer) * _computed_share(plan, state)
+        copied = state.largest_layer * _copied_share(plan, n)
+        return {"weights": gathered + copied, "gradients": gathered_trained}
     bucket = REDUCE_BUCKETS * state.hidden_size**2 * (4 if plan.precision == "fp32" else 2)
     if row.key == "zero2":
         return {"weights": 0.0, "gradients": bucket + gathered_trained}
     each = 4 if plan.precision == "fp32" else 2
-    live = min(state.weights * computed * (1 - 1 / n), LIVE_ELEMENTS * each)
+    live = min(state.weights * _computed_share(plan, state) * (1 - 1 / n), LIVE_ELEMENTS * each)
     prefetch = PREFETCH_BUCKET * state.hidden_size**2 * each
     return {"weights": live + prefetch, "gradients": bucket + gathered_trained}
+
+
+def _copied_share(plan: Plan, n: int) -> float:
+    """The share of a unit that FSDP copies from the computer's memory before it gathers the unit, and then frees.
+
+    By a stream of its own, so the memory of the largest copy is nobody else's (`pre_unshard` of
+    torch/distributed/fsdp/_flat_param.py).
+    """
+    return 1 / n if plan.sharding == "fsdp" and plan.offload == "all" else 0.0
+
+
+def _loading(plan: Plan, row: Sharding, state: States, n: int) -> Loading:
+    return wrapping.wrapped(state.units, n, widened=_widened(plan, row, state), offloaded=plan.offload == "all")
 
 
 def _computed_share(plan: Plan, state: States) -> float:
@@ -341,47 +389,24 @@ def wanted(plan: Plan) -> bool:
 
 
 def applied(plan: Plan, found: Estimate, state: States) -> Estimate:
-    """The estimate of one GPU as that of each of the plan's GPUs; time, money and steps are those of all together.
+    """The estimate with the time, the money, the steps and the computer's memory of all of the plan's GPUs together.
 
     Args:
         plan: a checked plan.
-        found: its estimate, as if it ran on one GPU.
+        found: its estimate: memory of each GPU, all else as if it ran on one.
         state: what the step holds.
     """
     if not wanted(plan):
         return found
-    from estimators.estimator import verdict
-
     n = parallel.world(plan)
     here = split(plan, state)
-    memory = _memory(found.memory, here)
     phases = {
         **found.phases,
-        "load": here.parts.get("weights", 0),
-        "train": memory.peak,
-        "evaluate": min(found.phases.get("evaluate", memory.peak), memory.peak),
+        "load": replay.reserved(loading=here.loading) if here.loading else here.parts.get("weights", 0),
+        "evaluate": min(found.phases.get("evaluate", found.memory.peak), found.memory.peak),
     }
-    host = found.host_memory * n + here.host
-    changed = dataclasses.replace(found, memory=memory, fits=verdict(memory), host_memory=host, phases=phases)
+    changed = dataclasses.replace(found, host_memory=found.host_memory * n + here.host, phases=phases)
     return dataclasses.replace(_timed(plan, changed, state, n), source={**found.source, **_sources(plan, n)})
-
-
-def _memory(one: Memory, found: Split) -> Memory:
-    """Each GPU's memory: the gaps between the blocks grow and shrink with what is allocated."""
-    allocated = sum(found.parts.values())
-    fragments = round(one.fragments * allocated / one.allocated) if one.allocated else 0
-    overhead = one.overhead + found.overhead
-    total = allocated + fragments + overhead
-    return dataclasses.replace(
-        one,
-        **{part: found.parts.get(part, 0) for part in ("weights", "gradients", "optimizer", "activations", "loss")},
-        fragments=fragments,
-        overhead=overhead,
-        allocated=allocated,
-        peak=allocated + fragments,
-        low=round(total * one.low / one.total - found.added / 2),
-        high=round(total * one.high / one.total + found.added / 2),
-    )
 
 
 def _timed(plan: Plan, found: Estimate, state: States, n: int) -> Estimate:

@@ -12,10 +12,10 @@ from estimators.allocator import MIB, CachingAllocator, most_reserved
 Moves = list[tuple[int, int]]  # (name, bytes, or -1 to free)
 
 
-def after(moves: Moves) -> CachingAllocator:
-    """An allocator that has made these moves."""
+def after(moves: Moves, limit: int | None = None) -> CachingAllocator:
+    """An allocator that has made these moves, where the driver has so much."""
     allocator = CachingAllocator()
-    allocator.replay(*arrays(moves))
+    allocator.replay(*arrays(moves), limit=limit)
     return allocator
 
 
@@ -57,6 +57,15 @@ def test_a_gap_that_is_too_small_costs_a_new_segment() -> None:
     assert after([(0, 100 * MIB), (0, -1), (1, 60 * MIB), (2, 60 * MIB)]).reserved == 160 * MIB
 
 
+def test_an_allocator_without_more_memory_gives_back_what_is_wholly_free() -> None:
+    """`release_cached_blocks`: 100 free MiB go back to make room for 150; those beside 1 held MiB cannot."""
+    moves = [(0, 100 * MIB), (0, -1), (1, 150 * MIB)]
+    assert after(moves).most_reserved == 250 * MIB
+    assert after(moves, 200 * MIB).most_reserved == 150 * MIB
+    split = [(0, 100 * MIB), (0, -1), (1, 20 * MIB), (2, 150 * MIB)]
+    assert after(split, 200 * MIB).most_reserved == 250 * MIB, "it cannot do without"
+
+
 def test_the_smallest_block_that_is_large_enough_is_taken() -> None:
     made = [(name, size * MIB) for name, size in enumerate((40, 12, 30))]
     freed = [(name, -1) for name in range(3)]
@@ -91,8 +100,8 @@ def test_batches_of_other_lengths_cost_fragmentation() -> None:
 sizes = st.integers(min_value=1, max_value=64 * MIB)
 
 
-@given(st.lists(st.tuples(st.integers(0, 20), sizes), max_size=60))
-def test_what_is_reserved_always_holds_what_is_allocated(wishes: list[tuple[int, int]]) -> None:
+@given(st.lists(st.tuples(st.integers(0, 20), sizes), max_size=60), st.none() | st.integers(0, 400 * MIB))
+def test_what_is_reserved_always_holds_what_is_allocated(wishes: list[tuple[int, int]], limit: int | None) -> None:
     moves: Moves = []
     held: dict[int, tuple[int, int]] = {}  # slot -> (name, bytes)
     for name, (slot, size) in enumerate(wishes):
@@ -101,10 +110,12 @@ def test_what_is_reserved_always_holds_what_is_allocated(wishes: list[tuple[int,
         else:
             moves.append((name, size))
             held[slot] = name, size
-        allocator = after(moves)
-        assert sum(size for _, size in held.values()) <= allocator.allocated <= allocator.reserved
+        allocator = after(moves, limit)
+        assert sum(size for _, size in held.values()) <= allocator.allocated <= allocator.reserved <= allocator.most_reserved
     moves += [(name, -1) for name, _ in held.values()]
-    assert after(moves).allocated == 0
+    assert after(moves, limit).allocated == 0
+    if limit is not None and after(moves).reserved <= limit:
+        assert after(moves, limit).reserved == after(moves).reserved, "nothing is given back without need"
 
 
 def test_what_a_step_leaves_behind_is_freed_before_the_next() -> None:
