@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+OWN = ROOT / "benchmarks" / "fms_acceleration.json"  # what was found beside the given measurements
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.families import FAMILIES, GIB, Family, Point  # noqa: E402 - found through the line above
@@ -194,6 +195,17 @@ def summary(family: Family, found: Sequence[Row]) -> list[str]:
     return [line for line in lines if line]
 
 
+def together(found: Sequence[Row]) -> list[str]:
+    """The errors of all rows that count, each run once: a family that shows another's runs in another way is left out."""
+    mine = [row for row in found if FAMILIES[row.family].known and not FAMILIES[row.family].source and not row.out_of_memory]
+    lines = [
+        _line("memory", [error(row.predicted, row.measured) for row in mine]),
+        _line("step time", [error(row.seconds, row.measured_seconds) for row in mine]),
+        _line("step time, held-out half", [error(row.seconds, row.measured_seconds) for row in mine if row.held_out]),
+    ]
+    return [line for line in lines if line]
+
+
 def _line(what: str, errors: Sequence[float | None]) -> str:
     known = [one for one in errors if one is not None]
     if not known:
@@ -266,6 +278,12 @@ def write(found: Sequence[Row], sources: dict[str, str]) -> None:
         "`benchmarks/families.py`. No GPU of our own was at hand: all measurements are published ones.",
         "",
         "![Predicted against measured memory; the orange dots are runs with every setting known](accuracy.svg)",
+        "",
+        "## All runs of the Hugging Face stack whose settings are known",
+        "",
+        "Each run once; those of PEFT's comparison at the limit of their rows.",
+        "",
+        *(f"- {line}" for line in together(found)),
     ]
     for family in FAMILIES.values():
         mine = [row for row in found if row.family == family.key]
@@ -286,6 +304,11 @@ def write(found: Sequence[Row], sources: dict[str, str]) -> None:
     (ROOT / "docs" / "accuracy.svg").write_text(plot(found), encoding="utf-8")
 
 
+def read_points(path: Path) -> list[Point]:
+    """The given measurements, and those that the project found beside them."""
+    return json.loads(path.read_text(encoding="utf-8"))["points"] + json.loads(OWN.read_text(encoding="utf-8"))
+
+
 def read_results(path: Path | None) -> dict[str, Row]:
     """Rows of an earlier run by family and name."""
     if path is None or not path.is_file():
@@ -304,7 +327,9 @@ def main() -> None:
     parser.add_argument("--fitcheck", metavar="PYTHON", help="a Python that has fitcheck-llm")
     parser.add_argument("--write", action="store_true", help="write docs/accuracy.md")
     options = parser.parse_args()
-    points = json.loads(options.measurements.read_text(encoding="utf-8"))["points"]
+    points = json.loads(options.measurements.read_text(encoding="utf-8"))["points"] + json.loads(
+        OWN.read_text(encoding="utf-8")
+    )
     warnings.filterwarnings("ignore")
     known = read_results(options.results)
     for family in (FAMILIES[key] for key in options.family or FAMILIES):
@@ -315,6 +340,8 @@ def main() -> None:
             if options.results:
                 options.results.write_text(json.dumps([dataclasses.asdict(one) for one in known.values()]), encoding="utf-8")
         print("\n".join(summary(family, [row for row in known.values() if row.family == family.key])))
+    print("\nAll runs whose errors count, each once")
+    print("\n".join(together(list(known.values()))))
     if options.write:
         sources = {
             family.key: next(point["source_url"] for point in points if point["family"] == family.source_key)

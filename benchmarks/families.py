@@ -202,6 +202,13 @@ def _bert_plan(point: Point) -> Plan:
     )
 
 
+def _bert_seen(found: Estimate, point: Point) -> float:
+    """With the input of each softmax, 16 heads of tokens x tokens in fp32: torch before 1.11 kept it beside the output."""
+    layers = 1 if point["grad_checkpointing"] else 24
+    scores = 16 * point["seq_len"] ** 2 * 4 * point["batch"] * layers
+    return seen_by_the_driver(found, point) + scores / GIB
+
+
 def _bert_timed(plan: Plan, point: Point) -> Plan:
     return plan.with_(gradient_accumulation_steps=point["grad_accum"])
 
@@ -261,6 +268,48 @@ def _fsdp_qlora_seconds(point: Point) -> float:
     return point["time"]["total_s"] / _per_step(point, point["time"]["samples"])
 
 
+# --- IBM's fms-acceleration -----------------------------------------------------------------------------------------
+
+# The published sizes of https://huggingface.co/ibm-research/PowerLM-3b.
+_POWERLM = {
+    "model_type": "granite",
+    "hidden_size": 2304,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 40,
+    "num_attention_heads": 36,
+    "num_key_value_heads": 36,
+    "vocab_size": 49152,
+    "max_position_embeddings": 4096,
+    "embedding_multiplier": 12.0,
+    "tie_word_embeddings": True,
+}
+
+
+def _fms_plan(point: Point) -> Plan:
+    """TRL's SFTTrainer with packed rows, as its `scenarios.yaml`, `defaults.yaml` and `accelerate.yaml` say."""
+    quantized = point["method"] == "qlora"
+    options = {"r": 16, "lora_alpha": 16, "lora_dropout": 0.1, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
+    return Plan(
+        model=_POWERLM if "PowerLM" in point["model"] else point["model"],
+        method=point["method"],
+        method_options=options if point["method"] != "full" else {},
+        quantization="nf4" if quantized else "none",
+        precision="bf16",
+        autocast=quantized,
+        adapter_dtype="fp32",
+        loss="shifted",
+        packing=True,
+        optim="adamw_torch",
+        gradient_checkpointing=True,
+        use_reentrant=True,
+        per_device_train_batch_size=point["batch"],
+        max_length=point["seq_len"],
+        gpu=gpu_of(point),
+        num_gpus=point["n_gpus"],
+        sharding="fsdp" if point["n_gpus"] > 1 else "none",
+    )
+
+
 # --- the longest context of Llama 3.1 8B on a card ------------------------------------------------------------------
 
 
@@ -278,6 +327,7 @@ def _context_plan(point: Point) -> Plan | None:
         loss="shifted",
         optim="adamw_8bit",
         gradient_checkpointing=True,
+        use_reentrant=True,
         per_device_train_batch_size=1,
         max_length=point["seq_len"],
         gpu="B200 SXM 180GB",  # no card of theirs is full on it, so nothing that is cached is given back
@@ -349,6 +399,7 @@ def _peft_docs_plan(point: Point) -> Plan | None:
             loss="shifted",
             optim="adamw_torch",
             gradient_checkpointing=True,
+            use_reentrant=True,
             per_device_train_batch_size=point["batch"],
             gradient_accumulation_steps=point["grad_accum"],
             max_length=point["seq_len"],
@@ -608,10 +659,10 @@ _ROWS = (
         title="transformers: BERT-large on a V100",
         known=True,
         plan=_bert_plan,
-        memory=seen_by_the_driver,
+        memory=_bert_seen,
         timed=_bert_timed,
         seconds=lambda point: point["batch"] * point["grad_accum"] / point["time"]["samples_per_s"],
-        note="transformers of 2022; the CUDA context of 1,343 MiB as the page measured it",
+        note="transformers of 2022, torch 1.10; the CUDA context of 1,343 MiB as the page measured it",
     ),
     Family(
         key="fsdp_qlora",
@@ -630,6 +681,25 @@ _ROWS = (
         plan=lambda point: _fsdp_qlora_plan(point) if _gathers_over_unknown_slots(point) else None,
         seconds=_fsdp_qlora_seconds,
         note="times alone: how fast the slots of the two computers are is in no plan, and they differ by ten times",
+    ),
+    Family(
+        key="fms-acceleration",
+        title="IBM's fms-acceleration: TRL's SFTTrainer, A100 80GB",
+        known=True,
+        plan=_fms_plan,
+        memory=allocated,
+        seconds=_by_tokens,
+        note="transformers 4.45, torch 2.4, 1 and 2 GPUs (FSDP); what the tensors hold",
+    ),
+    Family(
+        key="fms-acceleration, whole card",
+        source="fms-acceleration",
+        title="IBM's fms-acceleration: what nvidia-smi shows",
+        known=True,
+        plan=_fms_plan,
+        memory=whole_card,
+        measured=lambda point: point["driver_gib"],
+        note="the same runs: the allocator's peak and all that lies outside of it",
     ),
     Family(
         key="unsloth-maxctx",

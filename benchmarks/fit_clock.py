@@ -28,7 +28,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.families import FAMILIES  # noqa: E402 - found through the line above
+from benchmarks.accuracy import read_points  # noqa: E402 - found through the line above
+from benchmarks.families import FAMILIES  # noqa: E402
 from engine import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
 from estimators import clock, replay, sharding  # noqa: E402
@@ -63,7 +64,7 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     if options.export:
-        export(json.loads(options.export.read_text(encoding="utf-8"))["points"])
+        export(read_points(options.export))
     rows = [timed(value) for value in json.loads(TIMES.read_text(encoding="utf-8"))]
     groups: dict[str, list[Timed]] = defaultdict(list)
     for row in rows:

@@ -60,7 +60,7 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
     if number_type is not None:
         _cast_trained(model, number_type)
     if plan.gradient_checkpointing:
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
         model.enable_input_require_grads()
     return model
 
@@ -458,7 +458,7 @@ def training_arguments(
         "bf16": plan.precision == "bf16" and plan.autocast,
         "fp16": plan.precision == "fp16" and plan.autocast,
         "gradient_checkpointing": plan.gradient_checkpointing,
-        "gradient_checkpointing_kwargs": {"use_reentrant": False} if plan.gradient_checkpointing else None,
+        "gradient_checkpointing_kwargs": {"use_reentrant": plan.use_reentrant} if plan.gradient_checkpointing else None,
         "seed": plan.seed,
         "use_cpu": on_cpu,
         "dataloader_pin_memory": not on_cpu,

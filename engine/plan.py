@@ -287,6 +287,14 @@ class Plan:
         kind="flag",
         group="more",
     )
+    use_reentrant: bool = knob(
+        False,
+        "Reentrant checkpointing",
+        "torch's older way to checkpoint, the default of transformers 4 (gradient_checkpointing_kwargs). Under FSDP, frozen "
+        "layers then keep their inputs, and the gradients of these, until the backward pass ends.",
+        kind="flag",
+        group="hidden",
+    )
     expandable_segments: bool = knob(
         False,
         "Expandable segments",

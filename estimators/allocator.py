@@ -23,6 +23,7 @@ import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -429,6 +430,14 @@ def compile() -> None:
 Moves = tuple[np.ndarray, np.ndarray]  # the names and the sizes of `CachingAllocator.replay`
 
 
+class Late(NamedTuple):
+    """Storages that are made within the steps and then stay: before this move of this step; int64, their sizes."""
+
+    step: int
+    move: int
+    sizes: np.ndarray
+
+
 @functools.lru_cache(maxsize=16)
 def _holding(sizes: bytes, expandable: bool, first: tuple[bytes, bytes] | None) -> CachingAllocator:
     """An allocator that holds storages of these sizes (int64, as bytes) for good, after these first moves."""
@@ -453,6 +462,7 @@ def most_reserved(
     expandable: bool = False,
     limit: int | None = None,
     first: Moves | None = None,
+    late: Late | None = None,
 ) -> int:
     """The most bytes reserved while steps run one after the other.
 
@@ -462,13 +472,18 @@ def most_reserved(
         expandable: with `expandable_segments:True`, which knows no limit here.
         limit: bytes that the driver has. More than that is what they cannot do without.
         first: what happens before; what it leaves is there all the time, too.
+        late: what is made on the way.
     """
     before = (_as_bytes(first[0]), _as_bytes(first[1])) if first is not None else None
     allocator = _holding(_as_bytes(held), expandable, before).copy()
-    for names, sizes in steps:
-        lives = np.zeros(int(names.max(initial=-1)) + 1, dtype=bool)
+    for number, (names, sizes) in enumerate(steps):
+        count = int(names.max(initial=-1)) + 1
+        lives = np.zeros(count, dtype=bool)
         lives[names[sizes >= 0]] = True
         lives[names[sizes < 0]] = False
         left = np.flatnonzero(lives)
+        if late is not None and late.step == number:
+            at = np.full(len(late.sizes), late.move)
+            names, sizes = np.insert(names, at, count + np.arange(len(at))), np.insert(sizes, at, late.sizes)
         allocator.replay(np.concatenate([names, left]), np.concatenate([sizes, np.full(len(left), -1)]), limit=limit)
     return allocator.most_reserved

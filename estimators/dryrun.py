@@ -386,6 +386,7 @@ def _gpu_kernels(recorder: Recorder, active: bool) -> Iterator[None]:
             (kernels, "_addmm_fp32", matmul_in_place),
             (products, "MatMul8bitFp", products.MatMul8bitLt),
             (torch.nn.functional, "scaled_dot_product_attention", kernels_of_gpus.attention),
+            (torch.nn.functional, "dropout", kernels_of_gpus.dropout),
             (masking_utils, "find_packed_sequence_indices", kernels_of_gpus.no_packed_rows),
         ):
             swapped.callback(setattr, module, name, getattr(module, name))

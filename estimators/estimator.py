@@ -162,10 +162,13 @@ def _memory(
         if mean is run and not packs(plan):
             short = Shape(batch=plan.per_device_train_batch_size, length=max(1, round(SHORT_SHARE * longest)))
             other = _dry_run(plan, short, True)
-        here = functools.partial(sharding.on_each_gpu, plan)
-        sequences = [[here(step) for step in steps] for steps in sequences]
-        free = gpu.memory - outside - each.allocated
-        fragments, most_fragments = _fragments(sequences, here(other.step), each, free, expandable=plan.expandable_segments)
+        after = other.step
+        if state:
+            after = sharding.on_each_gpu(plan, after, state)
+            sequences = [[sharding.on_each_gpu(plan, step, state) for step in steps] for steps in sequences]
+        fragments, most_fragments = _fragments(
+            sequences, after, each, gpu.memory - outside, expandable=plan.expandable_segments
+        )
     parts = {name: each.parts.get(name, 0) for name in ("weights", "gradients", "optimizer", "activations", "loss")}
     return Memory(
         **parts,
@@ -180,28 +183,25 @@ def _memory(
 
 
 def _fragments(
-    sequences: list[list[Step]], other: Step, each: sharding.Split, free: int, *, expandable: bool
+    sequences: list[list[Step]], other: Step, each: sharding.Split, device: int, *, expandable: bool
 ) -> tuple[int, int]:
     """What the allocator reserves beyond what is allocated: (likely, the most), in bytes.
 
     Args:
         sequences: the steps of the longest batch, in the orders in which they may come.
         other: a step of another length, which may come between them.
-        each: what the GPU holds; gathered layers are not in the steps.
-        free: bytes of the device beyond what is allocated. An allocator that finds no more gives back what it caches.
+        each: what the GPU holds.
+        device: bytes that the allocator can have. Where it finds no more, it gives back what it caches.
         expandable: with `expandable_segments:True`.
     """
     reserved = functools.partial(replay.reserved, expandable=expandable, loading=each.loading)
-    allocated = max(replay.peak(step).bytes for steps in sequences for step in steps)
-    allocated += each.loading.left if each.loading else 0
     with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
         after_other = beside.submit(reserved, other, *sequences[0])
-        alone = max(reserved(*steps) for steps in sequences)
-        varied = max(alone, after_other.result())
-    likely, most = (found - allocated + each.cached for found in (alone, varied))
-    if likely > free >= 0:
-        within = max(reserved(*steps, limit=allocated + free) for steps in sequences) - allocated
-        likely = max(within, min(within + each.cached, free))
+        likely = max(reserved(*steps) for steps in sequences)
+        most = max(likely, after_other.result())
+    if likely + each.other_pools > device >= each.allocated:
+        likely = max(reserved(*steps, limit=device - each.other_pools) for steps in sequences)
+    likely, most = (max(0, found + each.other_pools - each.allocated) for found in (likely, most))
     return likely, most
 
 

@@ -1,8 +1,9 @@
-"""The attention kernels that a GPU would take, on fake tensors that say that they are on a processor.
+"""The kernels that a GPU would take, on fake tensors that say that they are on a processor.
 
 torch chooses a kernel of `scaled_dot_product_attention` by device: a processor's keeps other things for the backward pass,
 and with dropout it falls back to plain matrices of tokens x tokens. `attention` makes the choice of a GPU instead
 (sdp_utils.cpp of torch 2.13): without a mask and in half precision flash attention, else the memory-efficient kernel.
+Dropout keeps a number per element on a processor and a byte on a GPU: `dropout` is the latter.
 """
 
 from __future__ import annotations
@@ -42,6 +43,13 @@ def attention(
     return torch.ops.aten._scaled_dot_product_efficient_attention(
         query, key, value, bias, keeps, dropout_p, is_causal, scale=scale
     )[0]
+
+
+def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    """`torch.nn.functional.dropout` as a GPU runs it, which keeps a mask of bytes (Dropout.cpp of torch 2.13)."""
+    if inplace or not training or not 0 < p < 1 or input.numel() == 0:
+        return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
+    return torch.native_dropout(input, p, training)[0]
 
 
 def no_packed_rows(position_ids: torch.Tensor) -> None:

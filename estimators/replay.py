@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from estimators.wrapping import Loading
 
 REMEMBERED = 64  # answers about steps, which stay in memory with them
+LATE_SHARE = 0.05  # of the weights: fewer bytes of optimizer states find a place among the gaps of a step anyway
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,10 +99,12 @@ def works(step: Step, phases: tuple[str, ...] = tuple(PHASE_PARTS)) -> Counter[W
     return total
 
 
-def held(step: Step) -> np.ndarray:
-    """int64, the sizes of what is there before the step begins and after it: weights, buffers, optimizer states."""
+def held(step: Step) -> tuple[np.ndarray, np.ndarray]:
+    """int64, the sizes of what is there before the step begins and after it: (weights and buffers, optimizer states)."""
     way = step.walk
-    return step.sizes[way.slots[way.taken & (way.phases == PHASES.index("start"))]]
+    at_start = way.taken & (way.phases == PHASES.index("start"))
+    states = at_start & (way.parts == way.part_names.index("optimizer"))
+    return step.sizes[way.slots[at_start & ~states]], step.sizes[way.slots[states]]
 
 
 def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
@@ -118,16 +121,36 @@ def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
     return way.names[own].astype(np.int64), np.where(way.taken, step.sizes[way.slots], -1)[own]
 
 
+def until_optimizer(step: Step) -> int:
+    """How many of its `allocations` come before the optimizer's step."""
+    way = step.walk
+    names, _ = allocations(step)
+    first = np.flatnonzero(way.phases == PHASES.index("optimizer"))
+    return len(names) - (len(way.phases) - int(first[0])) if len(first) else len(names)
+
+
 @functools.lru_cache(maxsize=REMEMBERED)
 def reserved(*steps: Step, expandable: bool = False, limit: int | None = None, loading: Loading | None = None) -> int:
     """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other.
 
-    With a limit, what is cached is given back where the driver has no more; a result beyond it is what they cannot do without.
-    Where a loading is given, it comes first.
+    The optimizer makes its states in its first step, among the gaps that the first batch has left, and they stay there.
+    Where they are few that changes nothing, and they are held from the beginning.
+
+    Args:
+        expandable: with `expandable_segments:True`.
+        limit: bytes that the driver has: beyond them what is cached is given back. A result beyond it is what the steps cannot
+            do without.
+        loading: what came before, and is held.
     """
     from estimators import allocator  # brings numba, which takes half a second to load
 
     first = (loading.names, loading.sizes) if loading else None
-    kept = held(steps[0]) if steps else np.zeros(0, dtype=np.int64)
+    weights, states = held(steps[0]) if steps else (np.zeros(0, dtype=np.int64),) * 2
     moves = [allocations(step) for step in steps]
-    return allocator.most_reserved(moves, kept, expandable=expandable, limit=limit, first=first)
+    late = None
+    if states.sum() > LATE_SHARE * weights.sum():
+        late = allocator.Late(step=len(steps) - 1, move=until_optimizer(steps[-1]), sizes=states)
+        moves = moves * 2
+    else:
+        weights = np.concatenate([weights, states])
+    return allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=late)

@@ -38,6 +38,8 @@ MIB = 2**20
 
 # FSDP gathers the layer at work and the next one (backward_prefetch, torch.distributed.fsdp).
 GATHERED_LAYERS = 2
+# While the loss is worked out only the first layer of the way back is there: it is prefetched with the outermost unit.
+GATHERED_AT_LOSS = 1
 # DeepSpeed's `auto` values under transformers: a bucket of hidden_size^2 elements to reduce, 0.9 of it to prefetch
 # (transformers/integrations/deepspeed.py); `overlap_comm` keeps two of the first kind.
 REDUCE_BUCKETS, PREFETCH_BUCKET = 2, 0.9
@@ -61,6 +63,10 @@ NO_LINK = 12e9  # bytes/s where the table knows no interconnect: PCIe 3.0 (judge
 # Share of the communication that can be hidden behind arithmetic: the same 7B runs on two RTX 3090. With 4.6 s of transfers
 # in a step of 6.9 s of arithmetic 3.8 s are seen, with 10.3 s of arithmetic 3.7 s, with 1.7 s of it 4.3 s.
 HIDDEN_SHARE = 0.3
+# Seconds in which the computer's processor gets a unit of FSDP through one pass (its hooks, its collectives): where the
+# layers are small or the batch is, the GPU waits for it. IBM's runs of PowerLM-3b with LoRA on two A100, nine units a layer and
+# three passes, need 2.0 and 2.1 ms for each (benchmarks/fms_acceleration.json), fsdp_qlora's shortest run 1.7.
+UNIT_SECONDS = Range(low=1.2e-3, likely=1.9e-3, high=2.6e-3)
 # To the computer's memory and back: pinned copies over PCIe 4.0, with all GPUs at it (judgement).
 HOST_BYTES_PER_SECOND = 12e9
 # AdamW on the processor moves 28 bytes per parameter (read and write of weight, two states; read of the gradient) through
@@ -82,6 +88,7 @@ class States:
     trained_in_layer: int  # parameters of it that are trained (the mean layer's)
     outside_layers: int  # embeddings, head and what else is in no layer
     hidden_size: int
+    saved: int = 0  # activations that the backward pass finds: with checkpointing, the inputs of the layers
     peaks: Mapping[str, Mapping[str, int]]
 
     @property
@@ -96,7 +103,7 @@ class Split:
 
     parts: Mapping[str, int]
     added: int = 0  # of the parts: what only the sharding needs
-    cached: int = 0  # reserved for copies of offloaded shards, and free at the highest moment
+    other_pools: int = 0  # reserved for what the steps do not show: gathered layers, buckets, gradients on their way
     loading: Loading | None = None  # what was allocated and freed before the training, where that leaves gaps
     overhead: int = 0  # beside the allocator
     host: int = 0
@@ -120,7 +127,7 @@ def states(plan: Plan, run: DryRun) -> States:
     """What `applied` needs of a dry run."""
     from engine import build
 
-    peaks, totals = _walk(run.step)
+    peaks, totals, saved = _walk(run.step)
     found = run.units
     config = build.load_config(plan).get_text_config()
     return States(
@@ -134,12 +141,18 @@ def states(plan: Plan, run: DryRun) -> States:
         trained_in_layer=run.trainable_params // max(len(found.layers), 1),
         outside_layers=found.outside.bytes,
         hidden_size=getattr(config, "hidden_size", 0) or 0,
+        saved=saved,
         peaks=peaks,
     )
 
 
-def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
-    """(the highest moment of each phase by part, all bytes of the weights, the gradients and the optimizer's states)."""
+def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int], int]:
+    """What a step holds, in bytes.
+
+    Returns:
+        the highest moment of each phase by part; all of the weights, the gradients and the optimizer's states; what the
+        backward pass finds of activations.
+    """
     from estimators.walk import PHASES
 
     way = step.walk
@@ -156,25 +169,26 @@ def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
     for number, name in enumerate(way.part_names):
         counted = way.taken & (way.parts == number) & (at_start | (name == "gradients"))
         whole[name] = int(changes[counted].sum())
-    return peaks, whole
+    before_backward = (way.parts == way.part_names.index("activations")) & (way.phases < PHASES.index("backward"))
+    return peaks, whole, int(changes[before_backward].sum())
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
-def on_each_gpu(plan: Plan, step: Step) -> Step:
-    """The step with each storage as large as one GPU's share of it: what its allocator is asked for, but for gathered layers.
+def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
+    """The step with each storage as large as one GPU's share of it: what the arithmetic's stream asks its allocator for.
 
-    A stream of its own allocates those, in memory that nothing else uses. The shards of FSDP are in `Split.loading`.
+    What FSDP gathers and reduces comes from streams of its own, in memory that nothing else uses (`Split.other_pools`), and
+    its shards are those of `Split.loading`.
     """
-    if not wanted(plan):
-        return step
-    splits, n = SHARDINGS[plan.sharding].splits, parallel.world(plan)
-    share = {part: 1 / n for part in splits} | dict.fromkeys(OFFLOADED[plan.offload], 0.0)
-    if _gradients_whole(plan):
-        share["gradients"] = 1.0
-    if plan.sharding == "fsdp":
-        share["weights"] = 0.0
+    row, n = SHARDINGS[plan.sharding], parallel.world(plan)
+    kept = _kept(plan, row, state)
+    share = {part: (1 / n if part in row.splits else 1.0) for part in kept}
+    share["optimizer"] *= kept["optimizer"] / state.optimizer if state.optimizer else 1.0
+    share |= dict.fromkeys(OFFLOADED[plan.offload], 0.0)
+    if row.key == "fsdp":
+        share |= {"weights": 0.0, "gradients": 0.0}
     return _shared(step, tuple(sorted(share.items())))
 
 
@@ -196,18 +210,23 @@ def split(plan: Plan, state: States) -> Split:
     here["weights"] += state.scales
     away = _offloaded(plan, here, state)
     added = _added(plan, row, state, n)
-    moments = []
+    held_longer = _held_longer(plan, row, state)
+    moments, without = [], []
     for phase, parts in state.peaks.items():
         moment = {part: float(size) for part, size in parts.items()}
-        moment["weights"] = here["weights"] - away["weights"] + (0.0 if phase == "optimizer" else added["weights"])
+        moment["weights"] = here["weights"] - away["weights"] + _gathered_in(phase, plan, state, n)
         moment["optimizer"] = _optimizer_moment(parts, state, here, away, share["optimizer"])
-        moment["gradients"] = _gradient_moment(parts, state, here, away, plan) + added["gradients"]
+        moment["gradients"] = _gradient_moment(parts, state, here, away, plan)
+        moment["gradients"] += 0.0 if phase == "optimizer" and row.key == "fsdp" else added["gradients"]
+        without.append(sum(moment.values()))
+        moment["activations"] = moment.get("activations", 0.0) + (held_longer if phase == "backward" else 0.0)
         moments.append({part: round(size) for part, size in moment.items()})
     highest = max(moments, key=lambda moment: sum(moment.values()))
+    higher = sum(highest.values()) - max(without)  # than the moments that the recorded step shows
     return Split(
         parts=highest,
         added=round(sum(added.values())),
-        cached=round(max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, n)),
+        other_pools=round(_other_pools(plan, row, state, here["gradients"] - away["gradients"], n) + higher),
         loading=_loading(plan, row, state, n) if row.key == "fsdp" else None,
         overhead=overhead.nccl_bytes(n) if plan.sharding != "none" else 0,
         host=round(sum(away.values()) * n),
@@ -301,6 +320,44 @@ def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]
     return {"weights": live + prefetch, "gradients": bucket + gathered_trained}
 
 
+def _gathered_in(phase: str, plan: Plan, state: States, n: int) -> float:
+    """Bytes of weights that are there in a phase because they were gathered."""
+    if phase == "optimizer":
+        return 0.0
+    gathered = _added(plan, SHARDINGS[plan.sharding], state, n)["weights"]
+    if phase == "loss" and plan.sharding == "fsdp" and gathered:
+        gathered -= (GATHERED_LAYERS - GATHERED_AT_LOSS) * state.largest_layer * _computed_share(plan, state)
+    return gathered
+
+
+def _other_pools(plan: Plan, row: Sharding, state: States, gradients: float, n: int) -> float:
+    """Bytes that other streams than the arithmetic's have reserved. What they free waits there for them alone.
+
+    Args:
+        gradients: one GPU's share of them.
+    """
+    added = sum(_added(plan, row, state, n).values())
+    if row.key != "fsdp":
+        return added
+    whole = state.trainable_params * _gathered_bytes(plan)
+    largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, n)
+    return added + (whole if _gradients_whole(plan) else gradients) + largest_copy
+
+
+def _held_longer(plan: Plan, row: Sharding, state: States) -> float:
+    """Bytes of gradients with respect to the layers' inputs that FSDP keeps beside these inputs until the backward pass ends.
+
+    A frozen layer is resharded by a hook on its inputs, which reentrant checkpointing has cut off from the layer before: the
+    hook holds each input with its gradient until the end (`_register_post_backward_reshard_only_hook` of
+    torch/distributed/fsdp/_runtime_utils.py). The highest moment is then in the last layer to come.
+    """
+    frozen = any(unit.frozen for unit in state.units.layers)
+    if row.key != "fsdp" or not (plan.gradient_checkpointing and plan.use_reentrant and frozen):
+        return 0.0
+    layers = len(state.units.layers)
+    return state.saved * (layers - 1) / layers
+
+
 def _copied_share(plan: Plan, n: int) -> float:
     """The share of a unit that FSDP copies from the computer's memory before it gathers the unit, and then frees.
 
@@ -373,11 +430,27 @@ def waiting(plan: Plan, state: States, arithmetic: float) -> Range:
     processor = found.to_host / HOST_BYTES_PER_SECOND + found.cpu_params * parallel.world(plan) * CPU_ADAM_BYTES / (
         CPU_MEMORY_BYTES_PER_SECOND
     )
-    return Range(
+    wait = Range(
         low=exposed_seconds(found.between / (nominal * share.high), arithmetic) + processor / 2,
         likely=exposed_seconds(found.between / (nominal * share.likely), arithmetic) + processor,
         high=exposed_seconds(found.between / (nominal * share.low), arithmetic) + processor * 2,
     )
+    units = unit_passes(plan, state)
+    return Range(
+        low=max(wait.low, units * UNIT_SECONDS.low - arithmetic),
+        likely=max(wait.likely, units * UNIT_SECONDS.likely - arithmetic),
+        high=max(wait.high, units * UNIT_SECONDS.high - arithmetic),
+    )
+
+
+def unit_passes(plan: Plan, state: States) -> int:
+    """How often FSDP gathers a unit in one optimizer step: forward, once more with checkpointing, and backward."""
+    if plan.sharding != "fsdp":
+        return 0
+    layers = state.units.layers
+    apart = any(unit.frozen for unit in layers)  # then what is trained is in units of its own
+    units = len(layers) + (sum(len(unit.trained) for unit in layers) if apart else 0)
+    return units * (3 if plan.gradient_checkpointing else 2) * plan.gradient_accumulation_steps
 
 
 # --- the estimate -----------------------------------------------------------------------------------------------------

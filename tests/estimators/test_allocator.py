@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estimators.allocator import MIB, CachingAllocator, most_reserved
+from estimators.allocator import MIB, CachingAllocator, Late, most_reserved
 
 Moves = list[tuple[int, int]]  # (name, bytes, or -1 to free)
 
@@ -121,3 +121,17 @@ def test_what_is_reserved_always_holds_what_is_allocated(wishes: list[tuple[int,
 def test_what_a_step_leaves_behind_is_freed_before_the_next() -> None:
     leaving = arrays([(0, 50 * MIB)])
     assert most_reserved([leaving, leaving], np.array([30 * MIB, 0])) == 80 * MIB
+
+
+def test_what_the_first_step_leaves_behind_is_in_the_way_of_the_next() -> None:
+    """Optimizer states find room in the gap of the first batch's 100 MiB, so the second batch needs new memory."""
+    step = arrays([(0, 100 * MIB), (0, -1), (1, 20 * MIB), (1, -1)])
+    states = np.array([60 * MIB])
+    assert most_reserved([step, step], states) == 160 * MIB, "made before"
+    assert most_reserved([step, step], states[:0], late=Late(step=0, move=2, sizes=states)) == 200 * MIB
+
+
+def test_what_happened_before_leaves_gaps() -> None:
+    step = arrays([(0, 100 * MIB), (0, -1)])
+    loading = arrays([(0, 150 * MIB), (1, 30 * MIB), (0, -1)])
+    assert most_reserved([step], np.array([], dtype=np.int64), first=loading) == 180 * MIB

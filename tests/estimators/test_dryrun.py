@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine import hardware, models
+from engine import build, hardware, models
 from engine.plan import Plan
 from estimators import clock, replay
 from estimators.dryrun import Shape, dry_run
@@ -65,6 +65,23 @@ def test_checkpointing_trades_activations_for_time() -> None:
     assert replay.peak(checkpointed.step).parts["activations"] < 0.3 * replay.peak(plain.step).parts["activations"]
     flops = [sum(work.flops * count for work, count in replay.works(run.step).items()) for run in (plain, checkpointed)]
     assert 1.2 < flops[1] / flops[0] < 1.5
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_either_way_of_checkpointing_gives_the_gradients_of_none(reentrant: bool) -> None:
+    """The real model, one real step: what the plan says reaches torch, and changes nothing but what is kept."""
+    plan = Plan(model="demo/llama", method="lora", precision="fp32", method_options={"r": 4, "init_lora_weights": "gaussian"})
+    rows = torch.arange(24).reshape(2, 12)
+
+    def gradients(changed: Plan) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        model = build.build(changed, "cpu").train()
+        model(input_ids=rows, labels=rows).loss.backward()
+        return [p.grad for p in model.parameters() if p.grad is not None]
+
+    checkpointed = gradients(plan.with_(gradient_checkpointing=True, use_reentrant=reentrant))
+    for ours, plain in zip(checkpointed, gradients(plan), strict=True):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_4_bit_weights_cost_time_and_no_arithmetic() -> None:

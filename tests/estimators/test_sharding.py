@@ -197,6 +197,19 @@ def test_the_scales_of_4_bit_weights_are_on_every_gpu() -> None:
     assert run.units.scales == pytest.approx(scales, rel=0.01)
 
 
+def test_reentrant_checkpointing_keeps_the_inputs_of_frozen_layers_and_their_gradients() -> None:
+    """A second copy of what the layers were given, of the 60 layers but one: 4 rows of 2048 tokens, 7168 wide, in bf16."""
+    plan = FSDP.with_(**QLORA, model="01-ai/Yi-34B", per_device_train_batch_size=4, gpu="H100 SXM 80GB")
+    plain, reentrant = (estimate(plan.with_(use_reentrant=on)).memory for on in (False, True))
+    more = 59 * 4 * 2048 * 7168 * 2
+    assert reentrant.allocated < plain.allocated + more, "the loss is higher than the first layer's backward pass"
+    assert reentrant.allocated > plain.allocated + 0.5 * more
+    assert reentrant.peak - plain.peak == pytest.approx(reentrant.allocated - plain.allocated, abs=GIB)
+    one = plan.with_(num_gpus=1, sharding="none")
+    alone = [estimate(one.with_(use_reentrant=on)).memory.allocated for on in (False, True)]
+    assert alone[1] == pytest.approx(alone[0], rel=0.02), "on one GPU nothing is kept"
+
+
 def test_8_to_128_gpus_free_what_torchtitan_saw_freed() -> None:
     """torchtitan's Llama-3.1-8B in fp32 (FSDP2, selective checkpointing): 82.4 GiB on 8 GPUs, 67.0 on 128: 15.4 less."""
     params = 8_030_261_248
