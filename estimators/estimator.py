@@ -195,12 +195,16 @@ def _fragments(
         expandable: with `expandable_segments:True`.
     """
     reserved = functools.partial(replay.reserved, expandable=expandable, loading=each.loading)
+    orders = [[other, *sequences[0]], *sequences]
+    if replay.states_matter(other):  # they are made in the first batch, which is seldom one of the longest
+        orders = [[other, *steps] for steps in sequences]
     with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
-        after_other = beside.submit(reserved, other, *sequences[0])
-        likely = max(reserved(*steps) for steps in sequences)
-        most = max(likely, after_other.result())
+        first = beside.submit(reserved, *orders[0])
+        rest = [reserved(*steps) for steps in orders[1:]]
+        most = max([first.result(), *rest])
+    likely = most if replay.states_matter(other) else max(rest)
     if likely + each.other_pools > device >= each.allocated:
-        likely = max(reserved(*steps, limit=device - each.other_pools) for steps in sequences)
+        likely = max(reserved(*steps, limit=device - each.other_pools) for steps in orders[-len(sequences) :])
     likely, most = (max(0, found + each.other_pools - each.allocated) for found in (likely, most))
     return likely, most
 

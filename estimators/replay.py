@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from estimators.wrapping import Loading
 
 REMEMBERED = 64  # answers about steps, which stay in memory with them
-LATE_SHARE = 0.05  # of the weights: fewer bytes of optimizer states find a place among the gaps of a step anyway
+LATE_SHARE = 0.05  # of a step's peak: fewer bytes of optimizer states find a place among its gaps anyway
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -121,6 +121,10 @@ def allocations(step: Step) -> tuple[np.ndarray, np.ndarray]:
     return way.names[own].astype(np.int64), np.where(way.taken, step.sizes[way.slots], -1)[own]
 
 
+def _trains(step: Step) -> bool:
+    return bool((step.walk.phases == PHASES.index("optimizer")).any())
+
+
 def until_optimizer(step: Step) -> int:
     """How many of its `allocations` come before the optimizer's step."""
     way = step.walk
@@ -129,12 +133,17 @@ def until_optimizer(step: Step) -> int:
     return len(names) - (len(way.phases) - int(first[0])) if len(first) else len(names)
 
 
+def states_matter(step: Step) -> bool:
+    """Whether the optimizer's states are so large that it matters when they are made."""
+    return bool(held(step)[1].sum() > LATE_SHARE * peak(step).bytes)
+
+
 @functools.lru_cache(maxsize=REMEMBERED)
 def reserved(*steps: Step, expandable: bool = False, limit: int | None = None, loading: Loading | None = None) -> int:
     """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other.
 
-    The optimizer makes its states in its first step, among the gaps that the first batch has left, and they stay there.
-    Where they are few that changes nothing, and they are held from the beginning.
+    The optimizer makes its states in the first of them, among the gaps that its batch has left, and they stay there. Where they
+    are few that changes nothing, and they are held from the beginning.
 
     Args:
         expandable: with `expandable_segments:True`.
@@ -148,9 +157,9 @@ def reserved(*steps: Step, expandable: bool = False, limit: int | None = None, l
     weights, states = held(steps[0]) if steps else (np.zeros(0, dtype=np.int64),) * 2
     moves = [allocations(step) for step in steps]
     late = None
-    if states.sum() > LATE_SHARE * weights.sum():
-        late = allocator.Late(step=len(steps) - 1, move=until_optimizer(steps[-1]), sizes=states)
-        moves = moves * 2
+    if steps and states_matter(steps[0]):
+        first_trained = next((number for number, step in enumerate(steps) if _trains(step)), 0)
+        late = allocator.Late(step=first_trained, move=until_optimizer(steps[first_trained]), sizes=states)
     else:
         weights = np.concatenate([weights, states])
     return allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=late)
