@@ -32,7 +32,7 @@ from benchmarks.accuracy import read_points  # noqa: E402 - found through the li
 from benchmarks.families import FAMILIES  # noqa: E402
 from engine import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
-from estimators import clock, replay, sharding  # noqa: E402
+from estimators import clock, communication, replay, sharding  # noqa: E402
 from estimators.clock import Calibration  # noqa: E402
 
 FOLDER = ROOT / "assets" / "calibration"
@@ -123,7 +123,7 @@ def predicted(row: Timed, shares: Calibration) -> float:
     rates = clock.calibrated(row.gpu, shares)
     batch = clock.step_seconds(row.batch, rates) * row.plan.gradient_accumulation_steps
     seconds = batch + clock.step_seconds(row.optimizer, rates)
-    return seconds + (sharding.waiting(row.plan, row.state, seconds).likely if row.state is not None else 0.0)
+    return seconds + (communication.waiting(row.plan, row.state, seconds).likely if row.state is not None else 0.0)
 
 
 def loss(groups: Sequence[Sequence[Timed]], shares: Calibration) -> float:

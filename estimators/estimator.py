@@ -15,7 +15,7 @@ import psutil
 from engine import checks, hardware, parallel
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
-from estimators import accumulation, clock, dryrun, measured, overhead, phases, replay, sharding, tokens
+from estimators import accumulation, clock, communication, dryrun, measured, overhead, phases, replay, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
 from estimators.recorded import DryRun, Shape
 from estimators.replay import Step
@@ -67,7 +67,7 @@ def estimate(plan: Plan) -> Estimate:
         source=_sources(run, rows, gpu, learnt),
         **_times(plan, rows, mean, gpu, learnt),
     )
-    return sharding.applied(plan, found, state) if state else found
+    return communication.applied(plan, found, state) if state else found
 
 
 def on_another_gpu(plan: Plan, found: Estimate) -> Estimate:

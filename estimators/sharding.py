@@ -1,31 +1,27 @@
-"""Several GPUs and offloading: the figures of one GPU, turned into those of each of n.
+"""Several GPUs and offloading: the memory of one GPU, turned into that of each of n.
 
 Pure functions. The recorded step is walked through once more with each storage counted by its share: what the sharding
 splits (weights, gradients, the optimizer's states) by 1/n, what it does not (activations, the loss) whole. What the
-sharding itself needs (buckets, gathered layers, fp32 copies, NCCL) is added, and the time of the communication that
-the arithmetic does not hide.
+sharding itself needs (buckets, gathered layers, fp32 copies, NCCL) is added. `communication.py` has the time.
 
     state = states(plan, run)
-    each = split(plan, state)                  # what each GPU holds; its allocator replays `on_each_gpu(plan, step)`
-    found = applied(plan, found, state)        # the times of one GPU become those of the plan's GPUs
+    each = split(plan, state)                  # what each GPU holds
+    step = on_each_gpu(plan, step, state)      # what its allocator is asked for
 """
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine import checks, hardware, parallel
+from engine import checks, parallel
 from engine.parallel import SHARDINGS, Sharding
 from engine.plan import Plan
 from estimators import overhead, replay, wrapping
-from estimators.estimate import Estimate, Range
 
 if TYPE_CHECKING:
     from estimators.recorded import DryRun
@@ -48,30 +44,6 @@ REDUCE_BUCKETS, PREFETCH_BUCKET = 2, 0.9
 LIVE_ELEMENTS = 1_000_000_000
 # What is in the computer's memory instead of the GPU's, by the plan's `offload`.
 OFFLOADED = {"none": (), "optimizer": ("optimizer", "gradients"), "all": ("optimizer", "gradients", "weights")}
-
-# --- rates ------------------------------------------------------------------------------------------------------------
-
-# Share of the nominal rate that collectives reach, (low, likely, high). NVLink: judgement. PCIe: fsdp_qlora's runs on two
-# to eight cards (https://github.com/AnswerDotAI/fsdp_qlora, benchmarks), with the clock's rates for the arithmetic: RTX
-# A5000 0.42 to 0.48, RTX 6000 Ada 0.14 to 0.32; of 32 GB/s nominal the RTX 3090 machine reached 0.09, the RTX 4090
-# machine 0.86 or more; LOMO's ZeRO-3 on 2 to 8 RTX 3090 (https://arxiv.org/abs/2306.09782, table 2) 0.05 to 0.08.
-# GeForce cards copy through the computer's memory, so the machine decides more than the card does.
-NVLINK_SHARE = Range(low=0.5, likely=0.75, high=0.9)
-PCIE_SHARE = Range(low=0.08, likely=0.4, high=0.6)
-GEFORCE_PCIE_SHARE = Range(low=0.06, likely=0.2, high=0.8)
-NO_LINK = 12e9  # bytes/s where the table knows no interconnect: PCIe 3.0 (judgement)
-# Share of the communication that can be hidden behind arithmetic: the same 7B runs on two RTX 3090. With 4.6 s of transfers
-# in a step of 6.9 s of arithmetic 3.8 s are seen, with 10.3 s of arithmetic 3.7 s, with 1.7 s of it 4.3 s.
-HIDDEN_SHARE = 0.3
-# Seconds in which the computer's processor gets a unit of FSDP through one pass (its hooks, its collectives): where the
-# layers are small or the batch is, the GPU waits for it. IBM's runs of PowerLM-3b with LoRA on two A100, nine units a layer and
-# three passes, need 2.0 and 2.1 ms for each (benchmarks/fms_acceleration.json), fsdp_qlora's shortest run 1.7.
-UNIT_SECONDS = Range(low=1.2e-3, likely=1.9e-3, high=2.6e-3)
-# To the computer's memory and back: pinned copies over PCIe 4.0, with all GPUs at it (judgement).
-HOST_BYTES_PER_SECOND = 12e9
-# AdamW on the processor moves 28 bytes per parameter (read and write of weight, two states; read of the gradient) through
-# a server's memory (judgement: 100 GB/s of the two sockets' 200 to 400).
-CPU_ADAM_BYTES, CPU_MEMORY_BYTES_PER_SECOND = 28, 100e9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,15 +84,6 @@ class Split:
     def allocated(self) -> int:
         """What the tensors of one GPU hold."""
         return sum(self.parts.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Traffic:
-    """What a step sends. Bytes per GPU: between the GPUs, and to the computer's memory and back."""
-
-    between: float
-    to_host: float
-    cpu_params: float  # that the processor updates
 
 
 def states(plan: Plan, run: DryRun) -> States:
@@ -176,6 +139,11 @@ def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int], int]:
 # --- memory -----------------------------------------------------------------------------------------------------------
 
 
+def wanted(plan: Plan) -> bool:
+    """Whether a plan's estimate differs from that of one GPU."""
+    return parallel.world(plan) > 1 or plan.offload != "none"
+
+
 def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
     """The step with each storage as large as one GPU's share of it: what the arithmetic's stream asks its allocator for.
 
@@ -183,7 +151,7 @@ def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
     its shards are those of `Split.loading`.
     """
     row, n = SHARDINGS[plan.sharding], parallel.world(plan)
-    kept = _kept(plan, row, state)
+    kept = kept_bytes(plan, row, state)
     share = {part: (1 / n if part in row.splits else 1.0) for part in kept}
     share["optimizer"] *= kept["optimizer"] / state.optimizer if state.optimizer else 1.0
     share |= dict.fromkeys(OFFLOADED[plan.offload], 0.0)
@@ -204,7 +172,7 @@ def _shared(step: Step, share: tuple[tuple[str, float], ...]) -> Step:
 def split(plan: Plan, state: States) -> Split:
     """What one GPU holds at its highest moment, and the computer for all of them."""
     row, n = SHARDINGS[plan.sharding], parallel.world(plan)
-    kept = _kept(plan, row, state)
+    kept = kept_bytes(plan, row, state)
     share = {part: 1 / n if part in row.splits else 1.0 for part in kept}
     here = {part: size * share[part] for part, size in kept.items()}
     here["weights"] += state.scales
@@ -233,7 +201,7 @@ def split(plan: Plan, state: States) -> Split:
     )
 
 
-def _kept(plan: Plan, row: Sharding, state: States) -> dict[str, float]:
+def kept_bytes(plan: Plan, row: Sharding, state: States) -> dict[str, float]:
     """Bytes of all parameters, gradients and optimizer states, in the number types that the sharding keeps them in."""
     weights, gradients, optimizer = float(state.weights - state.scales), float(state.gradients), float(state.optimizer)
     trained, each = state.trainable_params, state.trained_bytes
@@ -282,18 +250,18 @@ def _gradient_moment(
     """
     if not state.gradients:
         return 0.0
-    if _gradients_whole(plan):
-        return state.trainable_params * _gathered_bytes(plan)
+    if gradients_whole(plan):
+        return state.trainable_params * gathered_bytes(plan)
     there = 1.0 if plan.gradient_accumulation_steps > 1 else parts.get("gradients", 0) / state.gradients
     return (here["gradients"] - away["gradients"]) * there
 
 
-def _gradients_whole(plan: Plan) -> bool:
+def gradients_whole(plan: Plan) -> bool:
     """Whether each GPU adds up all gradients before it sends them."""
     return plan.sharding == "fsdp" and plan.gradient_accumulation_steps > 1 and not plan.sync_each_batch
 
 
-def _gathered_bytes(plan: Plan) -> float:
+def gathered_bytes(plan: Plan) -> float:
     """Bytes of one trained parameter where a layer is at work, and of its gradient."""
     return 4.0 if plan.precision == "fp32" else 2.0
 
@@ -305,17 +273,17 @@ def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]
     if plan.sharding == "ddp":
         # DDP copies the gradients into buckets of 25 MB that together hold all of them (gradient_as_bucket_view=False).
         return {"weights": 0.0, "gradients": float(state.gradients)}
-    gathered_trained = state.trained_in_layer * _gathered_bytes(plan)
+    gathered_trained = state.trained_in_layer * gathered_bytes(plan)
     if row.key == "fsdp":
         # The outermost unit (embeddings, head) stays gathered; a layer's gradient is whole until it is reduced.
-        gathered = (state.outside_layers + GATHERED_LAYERS * state.largest_layer) * _computed_share(plan, state)
+        gathered = (state.outside_layers + GATHERED_LAYERS * state.largest_layer) * computed_share(plan, state)
         copied = state.largest_layer * _copied_share(plan, n)
         return {"weights": gathered + copied, "gradients": gathered_trained}
     bucket = REDUCE_BUCKETS * state.hidden_size**2 * (4 if plan.precision == "fp32" else 2)
     if row.key == "zero2":
         return {"weights": 0.0, "gradients": bucket + gathered_trained}
     each = 4 if plan.precision == "fp32" else 2
-    live = min(state.weights * _computed_share(plan, state) * (1 - 1 / n), LIVE_ELEMENTS * each)
+    live = min(state.weights * computed_share(plan, state) * (1 - 1 / n), LIVE_ELEMENTS * each)
     prefetch = PREFETCH_BUCKET * state.hidden_size**2 * each
     return {"weights": live + prefetch, "gradients": bucket + gathered_trained}
 
@@ -326,7 +294,7 @@ def _gathered_in(phase: str, plan: Plan, state: States, n: int) -> float:
         return 0.0
     gathered = _added(plan, SHARDINGS[plan.sharding], state, n)["weights"]
     if phase == "loss" and plan.sharding == "fsdp" and gathered:
-        gathered -= (GATHERED_LAYERS - GATHERED_AT_LOSS) * state.largest_layer * _computed_share(plan, state)
+        gathered -= (GATHERED_LAYERS - GATHERED_AT_LOSS) * state.largest_layer * computed_share(plan, state)
     return gathered
 
 
@@ -339,9 +307,9 @@ def _other_pools(plan: Plan, row: Sharding, state: States, gradients: float, n: 
     added = sum(_added(plan, row, state, n).values())
     if row.key != "fsdp":
         return added
-    whole = state.trainable_params * _gathered_bytes(plan)
+    whole = state.trainable_params * gathered_bytes(plan)
     largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, n)
-    return added + (whole if _gradients_whole(plan) else gradients) + largest_copy
+    return added + (whole if gradients_whole(plan) else gradients) + largest_copy
 
 
 def _held_longer(plan: Plan, row: Sharding, state: States) -> float:
@@ -371,157 +339,8 @@ def _loading(plan: Plan, row: Sharding, state: States, n: int) -> Loading:
     return wrapping.wrapped(state.units, n, widened=_widened(plan, row, state), offloaded=plan.offload == "all")
 
 
-def _computed_share(plan: Plan, state: States) -> float:
+def computed_share(plan: Plan, state: States) -> float:
     """Bytes of a gathered weight over those of a stored one: fp32 weights are gathered in the type of the arithmetic."""
     stored_in_fp32 = plan.master_weights or (state.trained_bytes == 4 and checks.quantization(plan) == "none")
     whole_model = state.trainable_params * state.trained_bytes > 0.5 * state.weights
     return 0.5 if stored_in_fp32 and whole_model and plan.precision != "fp32" and plan.autocast else 1.0
-
-
-# --- time -------------------------------------------------------------------------------------------------------------
-
-
-def traffic(plan: Plan, state: States) -> Traffic:
-    """What each GPU sends in one optimizer step.
-
-    A ring's all-reduce moves 2 (n - 1) / n of the bytes, an all-gather or a reduce-scatter half of that
-    (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md). Sharded weights are gathered for each forward
-    and each backward pass; sharded gradients are reduced after each backward pass, FSDP's after the last one of a step.
-    """
-    n, passes = parallel.world(plan), plan.gradient_accumulation_steps
-    part = (n - 1) / n
-    kept = _kept(plan, SHARDINGS[plan.sharding], state)
-    gathered = kept["weights"] * _computed_share(plan, state)
-    sent_gradients = 1 if _gradients_whole(plan) else passes
-    sent = {
-        "none": 0.0,
-        "ddp": 2 * part * kept["gradients"],
-        "zero2": part * (kept["gradients"] * passes + state.trainable_params * 2),
-        "fsdp": part * (2 * gathered * passes + state.trainable_params * _gathered_bytes(plan) * sent_gradients),
-        "zero3": part * (2 * gathered + kept["gradients"]) * passes,
-    }[plan.sharding]
-    updated = state.trainable_params / n if plan.offload != "none" else 0.0
-    copied = updated * 4.0  # the gradients there and the weights back, in 16 bits
-    if plan.offload == "all":
-        copied += 2 * kept["weights"] / n * passes
-    return Traffic(between=sent, to_host=copied, cpu_params=updated)
-
-
-def link(gpu: hardware.Gpu) -> tuple[float, Range]:
-    """(nominal bytes/s to the other GPUs, the share of it that collectives reach)."""
-    if gpu.link_bandwidth is None:
-        return NO_LINK, Range(low=0.5, likely=1.0, high=1.5)
-    if "PCIe" not in gpu.interconnect:
-        return gpu.link_bandwidth, NVLINK_SHARE
-    return gpu.link_bandwidth, GEFORCE_PCIE_SHARE if gpu.kind == "consumer" else PCIE_SHARE
-
-
-def exposed_seconds(transfer: float, arithmetic: float) -> float:
-    """The part of the transfers that a step waits for: the more arithmetic there is beside them, the more is hidden."""
-    if transfer <= 0:
-        return 0.0
-    return transfer * (1 - HIDDEN_SHARE * arithmetic / (arithmetic + transfer))
-
-
-def waiting(plan: Plan, state: States, arithmetic: float) -> Range:
-    """Seconds that a step of `arithmetic` seconds waits for communication and for the processor's part."""
-    found = traffic(plan, state)
-    nominal, share = link(hardware.find_gpu(plan.gpu))
-    processor = found.to_host / HOST_BYTES_PER_SECOND + found.cpu_params * parallel.world(plan) * CPU_ADAM_BYTES / (
-        CPU_MEMORY_BYTES_PER_SECOND
-    )
-    wait = Range(
-        low=exposed_seconds(found.between / (nominal * share.high), arithmetic) + processor / 2,
-        likely=exposed_seconds(found.between / (nominal * share.likely), arithmetic) + processor,
-        high=exposed_seconds(found.between / (nominal * share.low), arithmetic) + processor * 2,
-    )
-    units = unit_passes(plan, state)
-    return Range(
-        low=max(wait.low, units * UNIT_SECONDS.low - arithmetic),
-        likely=max(wait.likely, units * UNIT_SECONDS.likely - arithmetic),
-        high=max(wait.high, units * UNIT_SECONDS.high - arithmetic),
-    )
-
-
-def unit_passes(plan: Plan, state: States) -> int:
-    """How often FSDP gathers a unit in one optimizer step: forward, once more with checkpointing, and backward."""
-    if plan.sharding != "fsdp":
-        return 0
-    layers = state.units.layers
-    apart = any(unit.frozen for unit in layers)  # then what is trained is in units of its own
-    units = len(layers) + (sum(len(unit.trained) for unit in layers) if apart else 0)
-    return units * (3 if plan.gradient_checkpointing else 2) * plan.gradient_accumulation_steps
-
-
-# --- the estimate -----------------------------------------------------------------------------------------------------
-
-
-def wanted(plan: Plan) -> bool:
-    """Whether a plan's estimate differs from that of one GPU."""
-    return parallel.world(plan) > 1 or plan.offload != "none"
-
-
-def applied(plan: Plan, found: Estimate, state: States) -> Estimate:
-    """The estimate with the time, the money, the steps and the computer's memory of all of the plan's GPUs together.
-
-    Args:
-        plan: a checked plan.
-        found: its estimate: memory of each GPU, all else as if it ran on one.
-        state: what the step holds.
-    """
-    if not wanted(plan):
-        return found
-    n = parallel.world(plan)
-    here = split(plan, state)
-    phases = {
-        **found.phases,
-        "load": replay.reserved(loading=here.loading) if here.loading else here.parts.get("weights", 0),
-        "evaluate": min(found.phases.get("evaluate", found.memory.peak), found.memory.peak),
-    }
-    changed = dataclasses.replace(found, host_memory=found.host_memory * n + here.host, phases=phases)
-    return dataclasses.replace(_timed(plan, changed, state, n), source={**found.source, **_sources(plan, n)})
-
-
-def _timed(plan: Plan, found: Estimate, state: States, n: int) -> Estimate:
-    """The times of n GPUs: each step waits for the communication, and there are n times fewer of them."""
-    if found.step_seconds is None:
-        return dataclasses.replace(found, steps=_steps(plan, found, n))
-    one = found.step_seconds
-    wait = waiting(plan, state, one.likely)
-    step = Range(low=one.low + wait.low, likely=one.likely + wait.likely, high=one.high + wait.high)
-    steps = _steps(plan, found, n)
-    speed = found.tokens_per_second
-    tokens = speed.likely * one.likely * n if speed else None  # of one step
-    total = _times(step, steps) if steps else None
-    rate = Range(low=tokens / step.high, likely=tokens / step.likely, high=tokens / step.low) if tokens else None
-    price = hardware.find_gpu(plan.gpu).price_per_hour
-    return dataclasses.replace(
-        found,
-        steps=steps,
-        tokens=round(tokens * steps) if tokens and steps else found.tokens,
-        step_seconds=step,
-        tokens_per_second=rate,
-        total_seconds=total,
-        cost=_times(total, price * n / 3600) if total and price else None,
-    )
-
-
-def _times(range_: Range, factor: float) -> Range:
-    return Range(low=range_.low * factor, likely=range_.likely * factor, high=range_.high * factor)
-
-
-def _steps(plan: Plan, found: Estimate, n: int) -> int | None:
-    """Optimizer steps of the run: each of them takes n times the rows."""
-    if found.steps is None or plan.max_steps > 0:
-        return found.steps
-    return math.ceil(found.steps / n)
-
-
-def _sources(plan: Plan, n: int) -> dict[str, str]:
-    row, gpu = SHARDINGS[plan.sharding], hardware.find_gpu(plan.gpu)
-    nominal, share = link(gpu)
-    rate = f"{gpu.interconnect or 'an unknown interconnect'}, {nominal * share.likely / 1e9:.3g} GB/s in use"
-    return {
-        "sharding": f"per GPU, of {n} with {row.label}: {row.sentence} Gathered layers, buckets and NCCL are added.",
-        "communication": f"what a step sends over {rate}; up to {HIDDEN_SHARE:.0%} of it is hidden behind arithmetic",
-    }

@@ -40,6 +40,11 @@ def test_memory_is_what_was_measured(point: Point) -> None:
     assert found.fits != "no", "it ran"
 
 
+@pytest.mark.parametrize("name", [name for name, point in POINTS.items() if point["oom"]])
+def test_what_ran_out_of_memory_is_not_said_to_fit(name: str) -> None:
+    assert estimate(FAMILIES["fms-acceleration"].plan(POINTS[name])).fits != "yes"
+
+
 def test_step_time_is_what_was_measured(point: Point) -> None:
     family = FAMILIES["fms-acceleration"]
     assert estimate(family.plan(point)).step_seconds.likely == pytest.approx(family.seconds(point), rel=0.40)

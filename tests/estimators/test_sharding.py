@@ -8,7 +8,7 @@ import pytest
 
 from engine import hardware
 from engine.plan import Plan
-from estimators import overhead, sharding
+from estimators import communication, overhead, sharding
 from estimators.dryrun import Shape, dry_run
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
@@ -64,7 +64,7 @@ def test_the_states_are_those_of_the_model(small: tuple[Estimate, States]) -> No
 
 
 def test_one_gpu_stays_as_it_is(small: tuple[Estimate, States]) -> None:
-    assert sharding.applied(PLAN, *small) == small[0]
+    assert communication.applied(PLAN, *small) == small[0]
 
 
 def test_ddp_holds_everything_and_its_buckets(small: tuple[Estimate, States]) -> None:
@@ -94,7 +94,7 @@ def test_fsdp_of_a_bf16_model_trains_in_fp32(small: tuple[Estimate, States]) -> 
     """accelerate turns what is trained into fp32: 16 bytes per parameter over all GPUs, beside what is gathered."""
     state = small[1]
     plan = PLAN.with_(num_gpus=4, sharding="fsdp")
-    kept = sharding._kept(plan, sharding.SHARDINGS["fsdp"], state)
+    kept = sharding.kept_bytes(plan, sharding.SHARDINGS["fsdp"], state)
     assert sum(kept.values()) == pytest.approx(16 * state.trainable_params, rel=0.02)
 
 
@@ -104,11 +104,11 @@ def test_fsdp_adds_up_whole_gradients(small: tuple[Estimate, States]) -> None:
     plan = PLAN.with_(num_gpus=4, sharding="fsdp", gradient_accumulation_steps=8)
     assert sharding.split(plan, state).parts["gradients"] >= 2 * state.trainable_params
     assert sharding.split(plan.with_(sharding="zero3"), state).parts["gradients"] < 2 * state.trainable_params
-    sent, once = sharding.traffic(plan, state), sharding.traffic(plan.with_(gradient_accumulation_steps=1), state)
+    sent, once = communication.traffic(plan, state), communication.traffic(plan.with_(gradient_accumulation_steps=1), state)
     assert sent.between < 8 * once.between, "the gradients are sent once"
     each_time = plan.with_(sync_each_batch=True)
     assert sharding.split(each_time, state).parts["gradients"] < 2 * state.trainable_params
-    assert sharding.traffic(each_time, state).between > sent.between
+    assert communication.traffic(each_time, state).between > sent.between
 
 
 def test_offloading_moves_the_states_to_the_computer(small: tuple[Estimate, States]) -> None:
@@ -121,11 +121,11 @@ def test_offloading_moves_the_states_to_the_computer(small: tuple[Estimate, Stat
 
 def test_more_gpus_take_fewer_steps(small: tuple[Estimate, States]) -> None:
     found = dataclasses.replace(small[0], steps=100)
-    shared = sharding.applied(PLAN.with_(num_gpus=4, sharding="ddp"), found, small[1])
+    shared = communication.applied(PLAN.with_(num_gpus=4, sharding="ddp"), found, small[1])
     assert shared.steps == 25
     assert shared.step_seconds.likely >= found.step_seconds.likely
     assert shared.tokens_per_second.likely <= 4 * found.tokens_per_second.likely
-    fixed = sharding.applied(PLAN.with_(num_gpus=4, sharding="ddp", max_steps=100), found, small[1])
+    fixed = communication.applied(PLAN.with_(num_gpus=4, sharding="ddp", max_steps=100), found, small[1])
     assert fixed.steps == 100
 
 
@@ -241,7 +241,7 @@ STEPS_3090 = [((1, 512), 5.07), ((1, 2048), 6.04), ((4, 2048), 10.67), ((6, 2048
 def test_how_much_communication_is_hidden(shape: tuple[int, int], measured: float) -> None:
     arithmetic = 6.88 / 4 / 2048 * shape[0] * shape[1]
     sent = 2 * 0.5 * 13.5e9  # the bf16 weights, gathered for the forward and for the backward pass on two cards
-    found = arithmetic + sharding.exposed_seconds(sent / 2.9e9, arithmetic)
+    found = arithmetic + communication.exposed_seconds(sent / 2.9e9, arithmetic)
     assert found == pytest.approx(measured, rel=0.08)
 
 
@@ -263,14 +263,14 @@ def test_ddp_of_a_lora_scales_as_measured_but_for_uneven_rows(gpu: str, n: int, 
         peaks={},
     )
     alone = 0.5
-    wait = sharding.waiting(PLAN.with_(gpu=gpu, num_gpus=n, sharding="ddp"), state, alone)
+    wait = communication.waiting(PLAN.with_(gpu=gpu, num_gpus=n, sharding="ddp"), state, alone)
     predicted = n * alone / (alone + wait.likely)
     assert speed_up <= predicted <= n
     assert predicted == pytest.approx(speed_up, rel=0.25)
 
 
 def test_nvlink_is_faster_than_pcie_and_both_have_a_range() -> None:
-    sxm, pcie = (sharding.link(hardware.find_gpu(name)) for name in ("A100 80GB SXM", "A100 80GB PCIe"))
+    sxm, pcie = (communication.link(hardware.find_gpu(name)) for name in ("A100 80GB SXM", "A100 80GB PCIe"))
     assert sxm[0] * sxm[1].likely > 5 * pcie[0] * pcie[1].likely
     assert overhead.nccl_bytes(8) == 392 * 2**20
     assert overhead.nccl_bytes(1) == 0
