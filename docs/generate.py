@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FILES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("plan", "methods", "objectives", "data")))
 METHOD_RESULTS = ROOT / "assets" / "method_results.json"
 DEMO_RESULTS = ROOT / "assets" / "demo_results.json"
+ACCURACY = ROOT / "docs" / "accuracy.md"
 PART = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -68,6 +69,17 @@ def left_out() -> str:
     """PEFT's methods without a row and what else is not offered, and why."""
     rows = [(f"PEFT's `{key}`", f"{why}.") for key, why in LEFT_OUT.items()]
     return table(("Method", "Why it has no row"), [*rows, *((name, f"{why}.") for name, why in NOT_OFFERED.items())])
+
+
+def accuracy() -> str:
+    """What `benchmarks/accuracy.py` printed last of all runs whose settings are known."""
+    lines = ACCURACY.read_text(encoding="utf-8").splitlines()
+    found = [re.fullmatch(r"- (memory|step time): (.*), mean .* \((\d+) rows\)", line) for line in lines]
+    memory, time = [f"{one[1]}, {one[2]} ({one[3]} runs)" for one in found if one][:2]
+    return (
+        "On the published runs of the Hugging Face stack whose settings are known, row by row in "
+        f"[docs/accuracy.md](docs/accuracy.md): {memory}; {time}."
+    )
 
 
 def method_results() -> str:
@@ -197,6 +209,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "all_methods": all_methods,
     "left_out": left_out,
+    "accuracy": accuracy,
     "method_results": method_results,
     "objectives": objectives,
     "all_objectives": all_objectives,
