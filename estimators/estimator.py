@@ -194,15 +194,15 @@ def _fragments(
         device: bytes that the allocator can have. Where it finds no more, it gives back what it caches.
         expandable: with `expandable_segments:True`.
     """
-    reserved = functools.partial(replay.reserved, expandable=expandable, loading=each.loading)
-    orders = [[other, *sequences[0]], *sequences]
-    if replay.states_matter(other):  # they are made in the first batch, which is seldom one of the longest
-        orders = [[other, *steps] for steps in sequences]
+    late = replay.states_matter(sequences[0][-1])
+    reserved = functools.partial(replay.reserved, expandable=expandable, loading=each.loading, late=late)
+    after_other = [[other, *steps] for steps in sequences]
+    orders = after_other if late else [after_other[0], *sequences]  # the first batch is seldom one of the longest
     with ThreadPoolExecutor(max_workers=1) as beside:  # two cores
         first = beside.submit(reserved, *orders[0])
         rest = [reserved(*steps) for steps in orders[1:]]
         most = max([first.result(), *rest])
-    likely = most if replay.states_matter(other) else max(rest)
+    likely = most if late else max(rest)
     if likely + each.other_pools > device >= each.allocated:
         likely = max(reserved(*steps, limit=device - each.other_pools) for steps in orders[-len(sequences) :])
     likely, most = (max(0, found + each.other_pools - each.allocated) for found in (likely, most))

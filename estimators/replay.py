@@ -139,27 +139,28 @@ def states_matter(step: Step) -> bool:
 
 
 @functools.lru_cache(maxsize=REMEMBERED)
-def reserved(*steps: Step, expandable: bool = False, limit: int | None = None, loading: Loading | None = None) -> int:
+def reserved(
+    *steps: Step, expandable: bool = False, limit: int | None = None, loading: Loading | None = None, late: bool = False
+) -> int:
     """The most bytes that the caching allocator reserves while these steps, of one model, run one after the other.
-
-    The optimizer makes its states in the first of them, among the gaps that its batch has left, and they stay there. Where they
-    are few that changes nothing, and they are held from the beginning.
 
     Args:
         expandable: with `expandable_segments:True`.
         limit: bytes that the driver has: beyond them what is cached is given back. A result beyond it is what the steps cannot
             do without.
         loading: what came before, and is held.
+        late: the optimizer makes its states in the first step, among the gaps that its batch has left, and they stay there;
+            else they are there from the beginning, which is as good where they are few (`states_matter`).
     """
     from estimators import allocator  # brings numba, which takes half a second to load
 
     first = (loading.names, loading.sizes) if loading else None
     weights, states = held(steps[0]) if steps else (np.zeros(0, dtype=np.int64),) * 2
     moves = [allocations(step) for step in steps]
-    late = None
-    if steps and states_matter(steps[0]):
-        first_trained = next((number for number, step in enumerate(steps) if _trains(step)), 0)
-        late = allocator.Late(step=first_trained, move=until_optimizer(steps[first_trained]), sizes=states)
+    made = None
+    if late:
+        number = next((number for number, step in enumerate(steps) if _trains(step)), 0)
+        made = allocator.Late(step=number, move=until_optimizer(steps[number]), sizes=states)
     else:
         weights = np.concatenate([weights, states])
-    return allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=late)
+    return allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=made)
