@@ -120,10 +120,7 @@ def unit_passes(plan: Plan, state: sharding.States) -> int:
     """How often FSDP gathers a unit in one optimizer step: forward, once more with checkpointing, and backward."""
     if plan.sharding != "fsdp":
         return 0
-    layers = state.units.layers
-    apart = any(unit.frozen for unit in layers)  # then what is trained is in units of its own
-    units = len(layers) + (sum(len(unit.trained) for unit in layers) if apart else 0)
-    return units * (3 if plan.gradient_checkpointing else 2) * plan.gradient_accumulation_steps
+    return state.units.count * (3 if plan.gradient_checkpointing else 2) * plan.gradient_accumulation_steps
 
 
 # --- the estimate -----------------------------------------------------------------------------------------------------

@@ -47,9 +47,10 @@ def attention(
 
 def dropout(input: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
     """`torch.nn.functional.dropout` as a GPU runs it, which keeps a mask of bytes (Dropout.cpp of torch 2.13)."""
-    if inplace or not training or not 0 < p < 1 or input.numel() == 0:
-        return torch.dropout_(input, p, training) if inplace else torch.dropout(input, p, training)
-    return torch.native_dropout(input, p, training)[0]
+    if inplace:  # this one keeps the numbers on a GPU, too
+        return torch.dropout_(input, p, training)
+    fused = training and 0 < p < 1 and input.numel() > 0
+    return torch.native_dropout(input, p, training)[0] if fused else torch.dropout(input, p, training)
 
 
 def no_packed_rows(position_ids: torch.Tensor) -> None:

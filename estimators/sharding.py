@@ -152,12 +152,17 @@ def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
     """
     row, n = SHARDINGS[plan.sharding], parallel.world(plan)
     kept = kept_bytes(plan, row, state)
-    share = {part: (1 / n if part in row.splits else 1.0) for part in kept}
+    share = _share_of_one(row, n)
     share["optimizer"] *= kept["optimizer"] / state.optimizer if state.optimizer else 1.0
     share |= dict.fromkeys(OFFLOADED[plan.offload], 0.0)
     if row.key == "fsdp":
         share |= {"weights": 0.0, "gradients": 0.0}
     return _shared(step, tuple(sorted(share.items())))
+
+
+def _share_of_one(row: Sharding, n: int) -> dict[str, float]:
+    """What one of n GPUs holds of all weights, gradients and optimizer states."""
+    return {part: 1 / n if part in row.splits else 1.0 for part in ("weights", "gradients", "optimizer")}
 
 
 @functools.lru_cache(maxsize=64)
@@ -173,7 +178,7 @@ def split(plan: Plan, state: States) -> Split:
     """What one GPU holds at its highest moment, and the computer for all of them."""
     row, n = SHARDINGS[plan.sharding], parallel.world(plan)
     kept = kept_bytes(plan, row, state)
-    share = {part: 1 / n if part in row.splits else 1.0 for part in kept}
+    share = _share_of_one(row, n)
     here = {part: size * share[part] for part, size in kept.items()}
     here["weights"] += state.scales
     away = _offloaded(plan, here, state)
@@ -182,7 +187,7 @@ def split(plan: Plan, state: States) -> Split:
     moments, without = [], []
     for phase, parts in state.peaks.items():
         moment = {part: float(size) for part, size in parts.items()}
-        moment["weights"] = here["weights"] - away["weights"] + _gathered_in(phase, plan, state, n)
+        moment["weights"] = here["weights"] - away["weights"] + _gathered_in(phase, added["weights"], plan, state)
         moment["optimizer"] = _optimizer_moment(parts, state, here, away, share["optimizer"])
         moment["gradients"] = _gradient_moment(parts, state, here, away, plan)
         moment["gradients"] += 0.0 if phase == "optimizer" and row.key == "fsdp" else added["gradients"]
@@ -194,7 +199,7 @@ def split(plan: Plan, state: States) -> Split:
     return Split(
         parts=highest,
         added=round(sum(added.values())),
-        other_pools=round(_other_pools(plan, row, state, here["gradients"] - away["gradients"], n) + higher),
+        other_pools=round(_other_pools(plan, row, state, added, here["gradients"] - away["gradients"]) + higher),
         loading=_loading(plan, row, state, n) if row.key == "fsdp" else None,
         overhead=overhead.nccl_bytes(n) if plan.sharding != "none" else 0,
         host=round(sum(away.values()) * n),
@@ -288,28 +293,27 @@ def _added(plan: Plan, row: Sharding, state: States, n: int) -> dict[str, float]
     return {"weights": live + prefetch, "gradients": bucket + gathered_trained}
 
 
-def _gathered_in(phase: str, plan: Plan, state: States, n: int) -> float:
-    """Bytes of weights that are there in a phase because they were gathered."""
+def _gathered_in(phase: str, gathered: float, plan: Plan, state: States) -> float:
+    """Bytes of weights that are there in a phase because they were gathered; at most, it is `gathered`."""
     if phase == "optimizer":
         return 0.0
-    gathered = _added(plan, SHARDINGS[plan.sharding], state, n)["weights"]
     if phase == "loss" and plan.sharding == "fsdp" and gathered:
-        gathered -= (GATHERED_LAYERS - GATHERED_AT_LOSS) * state.largest_layer * computed_share(plan, state)
+        return gathered - (GATHERED_LAYERS - GATHERED_AT_LOSS) * state.largest_layer * computed_share(plan, state)
     return gathered
 
 
-def _other_pools(plan: Plan, row: Sharding, state: States, gradients: float, n: int) -> float:
+def _other_pools(plan: Plan, row: Sharding, state: States, added: Mapping[str, float], gradients: float) -> float:
     """Bytes that other streams than the arithmetic's have reserved. What they free waits there for them alone.
 
     Args:
+        added: what the sharding needs.
         gradients: one GPU's share of them.
     """
-    added = sum(_added(plan, row, state, n).values())
     if row.key != "fsdp":
-        return added
+        return sum(added.values())
     whole = state.trainable_params * gathered_bytes(plan)
-    largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, n)
-    return added + (whole if gradients_whole(plan) else gradients) + largest_copy
+    largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, parallel.world(plan))
+    return sum(added.values()) + (whole if gradients_whole(plan) else gradients) + largest_copy
 
 
 def _held_longer(plan: Plan, row: Sharding, state: States) -> float:
@@ -319,8 +323,7 @@ def _held_longer(plan: Plan, row: Sharding, state: States) -> float:
     hook holds each input with its gradient until the end (`_register_post_backward_reshard_only_hook` of
     torch/distributed/fsdp/_runtime_utils.py). The highest moment is then in the last layer to come.
     """
-    frozen = any(unit.frozen for unit in state.units.layers)
-    if row.key != "fsdp" or not (plan.gradient_checkpointing and plan.use_reentrant and frozen):
+    if row.key != "fsdp" or not (plan.gradient_checkpointing and plan.use_reentrant and state.units.frozen):
         return 0.0
     layers = len(state.units.layers)
     return state.saved * (layers - 1) / layers

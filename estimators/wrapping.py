@@ -55,6 +55,16 @@ class Units:
         """Bytes of all scales."""
         return sum(sum(unit.scales) for unit in (*self.layers, self.outside))
 
+    @property
+    def frozen(self) -> bool:
+        """Whether layers are frozen: then what is trained in them is in units of its own."""
+        return any(unit.frozen for unit in self.layers)
+
+    @property
+    def count(self) -> int:
+        """How many units FSDP gathers one by one; the outermost stays."""
+        return len(self.layers) + (sum(len(unit.trained) for unit in self.layers) if self.frozen else 0)
+
 
 NO_UNITS = Units(layers=(), outside=Unit((), (), ()))
 
@@ -97,15 +107,14 @@ def wrapped(found: Units, n: int, *, widened: float, offloaded: bool) -> Loading
         offloaded: whether the shards go back to the computer's memory.
     """
     moves = _Moves()
-    apart = any(unit.frozen for unit in found.layers)
     for unit in (*found.layers, found.outside):
         trained = [round(size * widened) for size in unit.trained]
         for size in unit.scales:
             moves.take(size)
-        if apart:
+        if found.frozen:
             for size in trained:
                 moves.wrap([size], n, offloaded)
-        moves.wrap([*unit.frozen, *([] if apart else trained)], n, offloaded)
+        moves.wrap([*unit.frozen, *([] if found.frozen else trained)], n, offloaded)
     return moves.done()
 
 
