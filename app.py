@@ -1,8 +1,9 @@
 """Fitting Room: see whether a fine-tune fits before you train it, then train it, and take it home.
 
     python app.py                    http://127.0.0.1:7860
-    HOST=0.0.0.0 PORT=8000 python app.py
+    HOST=0.0.0.0 PORT=8000 python app.py      for others too: the printed address carries an access token
 
+On a Hugging Face Space (SPACE_ID is set) it is a public demo, in which each visitor sees their own data alone.
 Builds the page and launches it; everything else is in ui/, estimators/ and engine/.
 """
 
@@ -14,8 +15,9 @@ import sys
 import threading
 import webbrowser
 
-from ui import server
-from ui.server import Address, StartError
+from ui.web import janitor, policy, server
+from ui.web.access import Access, Mode
+from ui.web.server import Address, StartError
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -34,10 +36,8 @@ def _port(words: str) -> int:
     return int(words)
 
 
-def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
+def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = False) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
-    import gradio
-
     from engine import runs
     from engine.answers import Answers
     from estimators.client import Estimator
@@ -47,38 +47,28 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
     estimator.warm_up()
     runs.settle_all()
     stop = threading.Event()
-    threading.Thread(target=runs.keep_settling, args=(stop,), daemon=True).start()
+    threading.Thread(target=janitor.keep_house, args=(stop, server.cache_folder()), daemon=True).start()
 
-    app = server.make_app(address)
+    site = server.make_site(address, access)
     if mcp:
-        server.mount_tools(app, estimator, address)
-    gradio.mount_gradio_app(
-        app,
-        build_page(estimator, answers),
-        path="/",
-        server_name=address.host,
-        server_port=address.port,
-        max_file_size=server.MAX_UPLOAD_BYTES,
-        theme=theme(),
-        css_paths=CSS_PATHS,
-        head=HEAD,
-        ssr_mode=False,
-        footer_links=[],
-        run_history=False,  # it would keep what people type in their browser's storage
-        enable_monitoring=False,
-        mcp_server=False,
-        show_error=True,
+        site.mount_tools(estimator, address)
+    site.mount(
+        build_page(estimator, answers, demo=access.mode is Mode.DEMO), address, theme=theme(), css_paths=CSS_PATHS, head=HEAD
     )
 
     def opened() -> None:
-        print(f"Fitting Room is open at {address.url}  (Ctrl-C closes it; runs go on)", flush=True)
+        print(f"Fitting Room is open at {address.opened_at(access)}  (Ctrl-C closes it; runs go on)", flush=True)
+        if access.mode is Mode.TOKEN:
+            print("Whoever has that address has your data: give it only to people you trust.", flush=True)
+        if access.mode is Mode.DEMO:
+            print("It is a public demo: each visitor sees their own data alone, which is erased after an hour.", flush=True)
         if mcp:
-            print(f"Its MCP tools are at {address.url}{server.TOOLS_PATH}/gradio_api/mcp", flush=True)
+            print(f"Its MCP tools are at {address.url}{policy.TOOLS_PATH}/gradio_api/mcp", flush=True)
         if open_browser:
-            threading.Thread(target=webbrowser.open, args=(address.url,), daemon=True).start()
+            threading.Thread(target=webbrowser.open, args=(address.opened_at(access),), daemon=True).start()
 
     try:
-        server.answer(app, address, opened)
+        server.answer(site.app, address, opened)
     finally:
         stop.set()
         estimator.close()
@@ -89,19 +79,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
     options = read_options(arguments)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ["GRADIO_TEMP_DIR"] = str(server.cache_folder())
     try:
         server.refuse_open_switches()
         address = server.choose_address(options.host, options.port)
         lock = server.claim_home(address)
+        access = server.choose_mode(address)
     except StartError as error:
         print(error, file=sys.stderr)
         return 3
     if address.port != options.port:
         print(f"Port {options.port} is in use, so this is on {address.port}.", file=sys.stderr)
-    if not address.is_loopback:
-        os.environ["FITTINGROOM_LOCAL_PATHS"] = "0"
     with lock:
-        serve(address, open_browser=options.open, mcp=options.mcp)
+        serve(address, access, open_browser=options.open, mcp=options.mcp)
     return 0
 
 

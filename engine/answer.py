@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from engine import attach, build, libraries, runs
 from engine.faults import in_plain_words
 from engine.objectives import task_of
+from engine.pipe import asked_by
 from engine.plan import Issue, PlanError
 from engine.tasks import TASKS, Task
 
@@ -155,9 +156,11 @@ def main(run_folder: Path) -> int:
         try:
             with in_plain_words():
                 libraries.load()
-                pair = pair or Pair(run_folder)
-                for reply in reply_to(pair, json.loads(line)):
-                    say(reply)
+                request = json.loads(line)
+                with asked_by(request):
+                    pair = pair or Pair(run_folder)
+                    for reply in reply_to(pair, request):
+                        say(reply)
         except PlanError as error:
             say({"issues": [vars(issue) for issue in error.issues], "done": True})
     return 0

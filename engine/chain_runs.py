@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from engine import chains, events, runs, series
+from engine import chains, events, runs, series, visitors
 from engine.chains import Chain, Progress
 from engine.events import Event, EventLog
 from engine.home import home, write_atomically
@@ -125,7 +125,7 @@ def start(chain: Chain, *, name: str = "") -> ChainRun:
         PlanError: a stage is not sound as far as that can be told before the stages before it have run, or another
             chain is under way.
     """
-    problems = chains.check(chain)
+    problems = visitors.check_count("stages", len(chain.stages), visitors.MOST_STAGES) or chains.check(chain)
     if problems:
         raise PlanError(problems)
     _refuse_a_second()

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards
+from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards, visitors
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
@@ -48,7 +48,7 @@ def check(plan: Plan) -> list[Issue]:
 
 def check_start(plan: Plan) -> list[Issue]:
     """`check`, and what a real start needs on top: readable rows, and room on the disk."""
-    issues = check(plan)
+    issues = check(plan) + visitors.check(plan)
     if any(issue.severity == "error" for issue in issues):
         return issues
     if not plan.datasets:

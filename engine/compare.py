@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import checks, events, runs, scoring, series, workers
+from engine import checks, events, runs, scoring, series, visitors, workers
 from engine.home import home, write_atomically
 from engine.methods import METHODS
 from engine.plan import Issue, Plan, PlanError, nearest
@@ -182,7 +182,7 @@ def _check(plan: Plan, chosen: tuple[str, ...]) -> list[Issue]:
         return [Issue(field="methods", message=f"{key!r} is not a method.", fix=nearest(key, METHODS)) for key in unknown]
     if len(chosen) < FEWEST:
         return [Issue(field="methods", message="has fewer than two methods.", fix="Choose at least two to compare.")]
-    issues = _nothing_else_runs()
+    issues = visitors.check_count("methods", len(chosen), visitors.MOST_METHODS) + _nothing_else_runs()
     for key in chosen:
         errors = [issue for issue in checks.check_start(with_method(plan, key)) if issue.severity == "error"]
         issues += [dataclasses.replace(issue, message=f"{METHODS[key].label}: {issue.message}") for issue in errors]

@@ -1,6 +1,8 @@
 """Where Fitting Room keeps what it must not lose: the data folder, outside of the checkout.
 
-`$FITTINGROOM_HOME`, or the user's data folder of the operating system. Layout:
+`$FITTINGROOM_HOME`, or the user's data folder of the operating system. On a public demo each visitor has a home of their own
+inside it (`visitors/<key>/`, see visitors.py): code that asks for the home while it works for a visitor gets that one, so
+nothing of another visitor can be named. Layout:
 
     fittingroom.db      the lifecycle of all runs (SQLite, see runs.py)
     server.lock/.json   held by the one web server of this home
@@ -9,12 +11,16 @@
     splits/             which rows of a data set are held out, for each seed and share
     uploads/<id>.jsonl  data files that people uploaded
     compiled/           what numba compiled, where the program's own folder cannot be written to
+    visitors/<key>/     the same layout again, for one visitor of a public demo
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 import platformdirs
@@ -22,11 +28,47 @@ import platformdirs
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
-def home() -> Path:
-    """The data folder, made if it is absent. Read anew each time, so that a test can point it elsewhere."""
+# The visitor of a public demo for whom the running code works: set for each request of the server, and in the environment
+# of each process that is started for a visitor. None is the owner of the whole data folder.
+_visitor: ContextVar[str | None] = ContextVar("visitor", default=None)
+VISITOR_VARIABLE = "FITTINGROOM_VISITOR"
+
+
+def server_home() -> Path:
+    """The data folder of the server, made if it is absent. Read anew each time, so that a test can point it elsewhere."""
     path = Path(os.environ.get("FITTINGROOM_HOME") or platformdirs.user_data_dir("fittingroom", appauthor=False))
     path.mkdir(parents=True, exist_ok=True)
     return path.resolve()
+
+
+def home() -> Path:
+    """The data folder of whoever is served now, made if it is absent."""
+    visitor = current_visitor()
+    if visitor is None:
+        return server_home()
+    path = visitors_folder() / visitor
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def visitors_folder() -> Path:
+    """Where the homes of a demo's visitors are. It need not exist."""
+    return server_home() / "visitors"
+
+
+def current_visitor() -> str | None:
+    """The visitor for whom the running code works, or None for the owner of the data folder."""
+    return _visitor.get() or os.environ.get(VISITOR_VARIABLE) or None
+
+
+@contextlib.contextmanager
+def visiting(visitor: str | None) -> Iterator[None]:
+    """Within it, `home()` is the home of this visitor (a name of `visitors.name_of`)."""
+    token = _visitor.set(visitor)
+    try:
+        yield
+    finally:
+        _visitor.reset(token)
 
 
 def runs_folder() -> Path:

@@ -26,7 +26,7 @@ from engine.faults import in_plain_words
 from engine.home import home
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.pipe import JsonProcess
+from engine.pipe import JsonProcess, asked_by
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run
 
@@ -189,9 +189,9 @@ def main() -> int:
     """Answer requests until the input ends; another choice of adapters replaces the ones in memory."""
     adapters: Adapters | None = None
     for line in sys.stdin:
+        request = json.loads(line)
         try:
-            with in_plain_words():
-                request = json.loads(line)
+            with in_plain_words(), asked_by(request):
                 chosen = [found for run_id in request["runs"] if (found := runs.get(run_id)) is not None]
                 check(chosen)
                 if adapters is None or list(adapters.plans) != [run.id for run in chosen]:

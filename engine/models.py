@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from engine import figures, model_sizes
-from engine.home import ASSETS
+from engine.home import ASSETS, runs_folder
 from engine.plan import Issue, PlanError, nearest
 
 DEMO_MODEL = "demo/llama"
@@ -250,7 +250,7 @@ def _looks_like_a_path(words: str) -> bool:
 
 
 def _from_folder(words: str) -> Model:
-    if not local_paths_allowed():
+    if not local_paths_allowed() and not _is_own_result(words):
         raise _wrong("is a path, and this server does not open paths.", "Use a Hugging Face id, for instance Qwen/Qwen3-0.6B.")
     folder = Path(words).expanduser()
     config_file = folder / "config.json"
@@ -264,6 +264,11 @@ def _from_folder(words: str) -> Model:
             "Save the weights as safetensors (`save_pretrained` does).",
         )
     return Model(id=str(folder.resolve()), title=folder.name, config=config, folder=folder.resolve())
+
+
+def _is_own_result(words: str) -> bool:
+    """Whether the folder is what an earlier run has left: a stage of a chain trains the result of the last one."""
+    return Path(words).resolve().is_relative_to(runs_folder())
 
 
 def _from_config(config: Mapping[str, Any]) -> Model:

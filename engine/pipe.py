@@ -3,7 +3,8 @@
     process = JsonProcess("estimators", "--jsonl")
     for reply in process.ask({"model": ...}): ...
 
-One request at a time. A reply is one JSON object per line; the one with `"done": true` is the last of its request.
+It answers for several people: each request says whose home it is about, and the process reads it within `asked_by`. One
+request at a time. A reply is one JSON object per line; the one with `"done": true` is the last of its request.
 A process that dies is started again by the next request.
 """
 
@@ -17,11 +18,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+from engine.home import current_visitor, visiting
 from engine.plan import Issue, PlanError
 from engine.workers import CODE_FOLDER, environment
+
+VISITOR = "visitor"  # in a request: see home.current_visitor
+
+
+def asked_by(request: dict[str, Any]) -> AbstractContextManager[None]:
+    """Within it, the process that answers a request sees the home of whoever asked."""
+    visitor = request.pop(VISITOR, None)
+    return visiting(visitor) if visitor else contextlib.nullcontext()
 
 
 class JsonProcess:
@@ -58,7 +69,7 @@ class JsonProcess:
         assert self._child is not None
         assert self._child.stdin is not None
         try:
-            self._child.stdin.write(json.dumps(request) + "\n")
+            self._child.stdin.write(json.dumps({**request, VISITOR: current_visitor()}) + "\n")
             self._child.stdin.flush()
         except BrokenPipeError:
             raise _gone() from None

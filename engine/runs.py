@@ -11,6 +11,7 @@ its start time both are those on record.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import json
 import secrets
 import signal
@@ -24,11 +25,12 @@ from pathlib import Path
 
 import psutil
 
-from engine import checks, data, events, workers
+from engine import checks, data, events, visitors, workers
 from engine.home import home, runs_folder, write_atomically
 from engine.methods import METHODS
 from engine.models import find
 from engine.plan import Issue, Plan, PlanError
+from engine.visitors import Busy
 
 ACTIVE = ("starting", "running")
 ENDED = ("finished", "stopped", "failed", "interrupted")
@@ -105,6 +107,13 @@ def _database() -> Iterator[sqlite3.Connection]:
 _kept_open: dict[Path, sqlite3.Connection] = {}
 
 
+def forget(folder: Path) -> None:
+    """Close what is kept open of a home that is about to be removed."""
+    kept = _kept_open.pop(folder / "fittingroom.db", None)
+    if kept is not None:
+        kept.close()
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=10, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode=WAL")
@@ -163,7 +172,8 @@ def start(plan: Plan, *, name: str = "") -> Run:
     errors = [issue for issue in checks.check_start(plan) if issue.severity == "error"]
     if errors:
         raise PlanError(errors)
-    run = _register(plan, name or default_name(plan))
+    with visitors.one_start_at_a_time(lambda: len(active_runs())):
+        run = _register(plan, name or default_name(plan))
     try:
         run.folder.mkdir()
         write_atomically(run.folder / "plan.json", plan.to_json())
@@ -198,11 +208,11 @@ def _register(plan: Plan, name: str) -> Run:
 
 
 def _refuse_another(database: sqlite3.Connection) -> None:
-    """Raise `PlanError` if a run is under way."""
+    """Raise `Busy` if a run is under way."""
     busy = database.execute("SELECT name FROM runs WHERE state IN (?, ?)", ACTIVE).fetchone()
     if busy is not None:
         message = f"“{busy[0]}” is still running on this machine."
-        raise PlanError([Issue(field="run", message=message, fix="Wait until it ends, or stop it first.")])
+        raise Busy([Issue(field="run", message=message, fix="Wait until it ends, or stop it first.")])
 
 
 def _launch(run: Run, database: sqlite3.Connection) -> None:
@@ -247,7 +257,7 @@ def resume(run_id: str) -> Run:
     if errors:
         raise PlanError(errors)
     settle_all()
-    with _database() as database:
+    with visitors.one_start_at_a_time(lambda: len(active_runs())), _database() as database:
         database.execute("BEGIN IMMEDIATE")
         try:
             _refuse_another(database)
@@ -295,13 +305,6 @@ def _why_interrupted(run: Run, exit_code: int | None) -> str:
     return f"The worker ended{where} without a word: it was killed, or the machine went down. Start it again from History."
 
 
-def keep_settling(stop: threading.Event, every: float = 1.0) -> None:
-    """The server's background loop: settle active runs until `stop` is set."""
-    while not stop.wait(every):
-        with contextlib.suppress(sqlite3.OperationalError, OSError):  # a full disk now is tried again in a second
-            settle_all()
-
-
 # --- stopping -------------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +320,8 @@ def stop(run_id: str, *, grace: float | None = None) -> Run | None:
     if process is not None:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
-        threading.Thread(target=_kill_after, args=(run, grace), daemon=True).start()
+        context = contextvars.copy_context()  # whose home it is
+        threading.Thread(target=context.run, args=(_kill_after, run, grace), daemon=True).start()
     return run
 
 

@@ -22,6 +22,7 @@ from engine.events import Event, EventLog
 from engine.faults import in_plain_words
 from engine.plan import PlanError
 from engine.runs import Run
+from engine.visitors import Busy
 
 SERIES_ID = re.compile(r"^[0-9a-f]{32}$")
 LOCK_FILE = "process.lock"
@@ -73,11 +74,9 @@ def start_when_free(start: Callable[[], Run], *, waits: Callable[[Run], None], s
         if not busy:
             try:
                 return start()
-            except PlanError:
+            except Busy:  # a run that began between the look and the start is no fault of this plan
                 busy = runs.active_runs()
-                if not busy:  # a run that began between the look and the start is no fault of this plan
-                    raise
-        if not told:
+        if busy and not told:
             waits(busy[0])
             told = True
         time.sleep(LOOK_SECONDS)

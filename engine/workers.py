@@ -15,6 +15,8 @@ from pathlib import Path
 import filelock
 import psutil
 
+from engine.home import VISITOR_VARIABLE, current_visitor
+
 CODE_FOLDER = Path(__file__).resolve().parent.parent
 
 # How long an idle OpenMP thread of torch spins before it sleeps. With libgomp's default, a worker whose core is shared
@@ -23,8 +25,8 @@ CODE_FOLDER = Path(__file__).resolve().parent.parent
 SPIN_COUNT = "5000"
 
 
-def environment() -> dict[str, str]:
-    """The environment of a process with torch in it. What the user has set stays.
+def environment(visitor: str | None = None) -> dict[str, str]:
+    """The environment of a process with torch in it that works for a visitor (see home.py). What the user has set stays.
 
     Nothing here is compiled by torch. bitsandbytes loads its compiler all the same, for the processor's optimizers: that takes
     1.1 s of the 5.4 s of all imports, and a C++ compiler later.
@@ -35,7 +37,7 @@ def environment() -> dict[str, str]:
         "GOMP_SPINCOUNT": SPIN_COUNT,
         "TORCHDYNAMO_DISABLE": "1",
     }
-    return ours | os.environ
+    return ours | os.environ | ({VISITOR_VARIABLE: visitor} if visitor else {})
 
 
 def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[bytes]:
@@ -48,7 +50,7 @@ def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[byt
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=environment(),
+            env=environment(current_visitor()),
         )
 
 

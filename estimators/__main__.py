@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from engine import checks, libraries, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
+from engine.pipe import asked_by
 from engine.plan import Issue, Plan, PlanError, nearest
 from estimators.estimate import Estimate
 from estimators.fixes import QUICK
@@ -48,7 +49,8 @@ def answer(line: str) -> dict[str, Any]:
         with in_plain_words():
             values = _object(line)
             if "ask" in values:
-                return _asked(values)
+                with asked_by(values):
+                    return _asked(values)
             return estimated(Plan.from_dict(values), fixed_when=("no",), kinds=QUICK).to_dict()
     except PlanError as error:
         return {"error": str(error), "issues": [vars(issue) for issue in error.issues]}

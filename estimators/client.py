@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from engine import data
 from engine.cleaning import Cleaned
-from engine.home import home
+from engine.home import current_visitor, home
 from engine.methods import METHODS
 from engine.pipe import JsonProcess
 from engine.plan import Issue, Plan, PlanError
@@ -39,7 +39,7 @@ class Estimator:
 
     def __init__(self) -> None:
         self._process = JsonProcess("estimators", "--jsonl", log=home() / "estimator.log")
-        self._known: OrderedDict[tuple[str, str | None, str], Any] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str | None, str, str | None], Any] = OrderedDict()
         self._ready = threading.Event()
         self._closed = threading.Event()
 
@@ -137,7 +137,11 @@ class Estimator:
 
     def _remembered(self, ask: str, plan: Plan, read: Callable[[dict[str, Any]], Answer], only: str | None = None) -> Answer:
         """The answer to a question, from memory if it was asked before."""
-        key = (ask, only, plan.to_json())
+        # Everybody shares what is known of a plan, but for plans about files of one's own.
+        uploads = [source for source in plan.datasets if source.path.startswith("upload/")]
+        for source in uploads:
+            data.locate(source)
+        key = (ask, only, plan.to_json(), current_visitor() if uploads else None)
         if key not in self._known:
             reply = next(iter(self._process.ask({"ask": ask, "plan": plan.to_dict(), "only": only})))
             if "error" in reply:

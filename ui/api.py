@@ -21,6 +21,7 @@ from engine import checks, models
 from engine.plan import Plan, PlanError
 from estimators.limits import LIMITED
 from ui.border import guarded, sentence
+from ui.web.policy import Need
 
 if TYPE_CHECKING:
     from estimators.client import Estimator
@@ -31,7 +32,7 @@ MOST_MODELS = 100  # of one search
 def add(estimator: Estimator) -> None:
     """Declare the endpoints in the page that is being built."""
     for function in endpoints(estimator):
-        gr.api(guarded(_in_plain_text(function)), api_name=function.__name__, concurrency_limit=2)
+        gr.api(guarded(_in_plain_text(function), Need.TOKEN), api_name=function.__name__, concurrency_limit=2)
 
 
 def _in_plain_text(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -51,7 +52,7 @@ def tools(estimator: Estimator) -> gr.Blocks:
     """A page with these endpoints alone, whose answers are JSON as text: what an assistant may call."""
     with gr.Blocks(title="Fitting Room's planner", analytics_enabled=False) as blocks:
         for function in endpoints(estimator):
-            gr.api(guarded(_in_plain_text(_as_json(function))), api_name=function.__name__, concurrency_limit=2)
+            gr.api(guarded(_in_plain_text(_as_json(function)), Need.TOKEN), api_name=function.__name__, concurrency_limit=2)
     return blocks
 
 

@@ -14,33 +14,60 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
+from gradio.context import LocalContext
 
 from engine.faults import explain
+from engine.home import visiting
 from engine.plan import PlanError
+from engine.visitors import NOBODY, is_demo
 from ui import words
+from ui.web.border import VISITOR
+from ui.web.policy import Need
 
 log = logging.getLogger("fittingroom.ui")
 SHOWN_ISSUES = 3
 SECONDS_SHOWN = 15
 
 
-def guarded(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The handler, whose faults become a message on the page. A generator stays one."""
+def guarded(handler: Callable[..., Any], need: Need = Need.OWNER) -> Callable[..., Any]:
+    """The handler, whose faults become a message on the page, and which sees the data of its caller alone.
+
+    Args:
+        need: what a caller needs for this event; the border (ui/web/border.py) asks for it.
+    """
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
         def stream(*args: Any, **values: Any) -> Iterator[Any]:
-            with _plain_words():
-                yield from handler(*args, **values)
+            visitor = _visitor()
+            with contextlib.closing(handler(*args, **values)) as answers:
+                # Gradio asks for each answer in whatever context it is in then, so the visitor is set for each.
+                while True:
+                    with _plain_words(), visiting(visitor):
+                        try:
+                            answer = next(answers)
+                        except StopIteration:
+                            return
+                    yield answer
 
-        return stream
+        guard = stream
+    else:
 
-    @functools.wraps(handler)
-    def call(*args: Any, **values: Any) -> Any:
-        with _plain_words():
-            return handler(*args, **values)
+        @functools.wraps(handler)
+        def call(*args: Any, **values: Any) -> Any:
+            with _plain_words(), visiting(_visitor()):
+                return handler(*args, **values)
 
-    return call
+        guard = call
+    guard.need = need  # type: ignore[attr-defined]
+    return guard
+
+
+def _visitor() -> str | None:
+    """Whose data the running event sees: the border has written it into the scope of its request."""
+    request = LocalContext.request.get(None)
+    scope = getattr(getattr(request, "request", None), "scope", {})
+    return scope.get(VISITOR, NOBODY if is_demo() else None)
 
 
 @contextlib.contextmanager

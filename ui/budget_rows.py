@@ -88,5 +88,5 @@ def wire(rows: BudgetRows, the_form: Form, estimator: Estimator) -> None:
         trigger_mode="once",
         concurrency_limit=2,
         **quiet,
-    ).failure(lambda: "", None, place.note, **quiet)
+    ).failure(guarded(lambda: ""), None, place.note, **quiet)
     offers.wire(place, the_form)

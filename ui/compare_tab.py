@@ -233,6 +233,7 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
             return {tab.head: markup.note(NONE_YET)}
         return rendered(tab, comparison, by, order)
 
+    @guarded
     def show_anew(comparison_id: str | None, order: str) -> dict[Component, Any]:
         return show(comparison_id, "", order)
 

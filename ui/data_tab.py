@@ -351,7 +351,7 @@ def wire(tab: DataTab, the_form: Form, estimator: Estimator, page: gr.Blocks, ta
     gr.on([tab.tab.select, *changed], show_source, inputs_kwargs=controls, outputs=tab.of_source, **last)
     tab.tab.select(look, inputs_kwargs=controls, outputs=tab.of_look, **last)
     gr.on(changed, look_if_open, inputs_kwargs={"open_": tab.open_, **controls}, outputs=tab.of_look, **last)
-    tabs.select(is_open, None, tab.open_, concurrency_limit=None, **quiet)
+    tabs.select(guarded(is_open), None, tab.open_, concurrency_limit=None, **quiet)
     tab.template.input(
         look_with,
         inputs_kwargs={"template": tab.template, "number": tab.number, **controls},

@@ -271,9 +271,9 @@ def data_choices(*own: tuple[str, str]) -> list[tuple[str, str]]:
 
 
 def own_data(plan: Plan) -> list[tuple[str, str]]:
-    """The plan's own sets by their names; on the owner's computer, all that was uploaded, so that a reload loses nothing."""
+    """The plan's own sets by their names, and all that was uploaded, so that a reload loses nothing."""
     used = [source for source in plan.datasets if data.UPLOAD_ID.match(source.path) or data.is_hub(source)]
-    listed = data.uploads() if models.local_paths_allowed() else []
+    listed = data.uploads()
     named = {path: f"Yours: {name}" for name, path in listed} | {
         source.path: f"{'Hub' if data.is_hub(source) else 'Yours'}: {data.title(source)}" for source in used
     }

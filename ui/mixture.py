@@ -132,7 +132,7 @@ def wire(mixture: Mixture, the_form: Form) -> None:
     weights = [controls[form.weight_name(number)] for number in MORE_SETS]
     mixture.add.click(add, inputs_kwargs=controls, outputs=[*pickers, *weights, mixture.add], trigger_mode="once", **quiet)
     for number, button in mixture.removes.items():
-        button.click(lambda: None, None, controls[form.set_name(number)], **quiet)
+        button.click(guarded(lambda: None), None, controls[form.set_name(number)], **quiet)
     gr.on(
         [picker.change for picker in pickers],
         show_rows,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import hardware, runs
+from engine import hardware, runs, visitors
 from engine.home import ASSETS
 from engine.joint import Joint
 from ui import (
@@ -52,6 +52,11 @@ __all__ = ["CSS_PATHS", "HEAD", "TITLE", "build_page", "theme"]
 
 TITLE = "Fitting Room"
 CSS_PATHS = [ASSETS / "style.css"]
+DEMO_NOTICE = (
+    "This is a public demo. What you upload and train is seen by this browser alone, and is erased "
+    f"{visitors.KEPT_WORDS} after you last opened the page or uploaded something: download what you want to keep. "
+    "You can plan any model; runs are for the small demo models."
+)
 HEAD = '<meta name="description" content="Plan, run and ship LLM fine-tunes.">'
 
 
@@ -70,10 +75,16 @@ class Page:
     history: HistoryTab
 
 
-def build_page(estimator: Estimator, answers: Answers) -> gr.Blocks:
-    """The whole page. `estimator` and `answers` are made once by the app and shared by all visitors."""
+def build_page(estimator: Estimator, answers: Answers, *, demo: bool = False) -> gr.Blocks:
+    """The whole page. `estimator` and `answers` are made once by the app and shared by all visitors.
+
+    Args:
+        demo: whether it is served to the visitors of a public demo, who read first what becomes of their data.
+    """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         markup.block(_header(), elem_id="header")
+        if demo:
+            markup.block(markup.note(DEMO_NOTICE), elem_id="demo-notice", elem_classes=["page"])
         with gr.Tabs(elem_id="tabs", selected="plan") as tabs:
             with gr.Tab("Plan", id="plan"):
                 plan = plan_tab.build()

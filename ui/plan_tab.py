@@ -377,7 +377,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         api_name="estimate_form",  # `ui/api.py` has the one for programs
     )
     estimated.failure(
-        lambda: (fitcard.failed(), ""), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private"
+        guarded(lambda: (fitcard.failed(), "")), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private"
     )
 
     @guarded
@@ -441,7 +441,7 @@ def _wire_choices(tab: PlanTab) -> None:
     # A click on Start that overtakes the demo's plan would start the plan before it: the button waits in the browser.
     tab.demos.input(None, None, tab.start, js=WAIT, api_visibility="private")
     taken = tab.demos.input(take_demo, tab.demos, [*everything, tab.start], **quiet)
-    taken.failure(lambda: gr.update(interactive=True), None, tab.start, **quiet)
+    taken.failure(guarded(lambda: gr.update(interactive=True)), None, tab.start, **quiet)
     controls["datasets"].change(guarded(form.demo_of), controls["datasets"], tab.demos, **quiet)
     controls["datasets"].input(follow_demo, [controls["datasets"], controls["objective"]], everything, **quiet)
 

@@ -235,7 +235,7 @@ def _wire_one(survey: Survey, cells_of: Callable[[Plan], Iterator[Any]], the_for
         trigger_mode="once",
         concurrency_limit=2,
         **quiet,
-    ).failure(lambda: "", None, survey.note, **quiet)
+    ).failure(guarded(lambda: ""), None, survey.note, **quiet)
     survey.sort.input(resort, [survey.sort, survey.cells], survey.table, concurrency_limit=None, **quiet)
 
 

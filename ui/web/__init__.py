@@ -1,0 +1,14 @@
+"""The web server around the page: who may talk to it, what it answers, and where it listens.
+
+    server.py      starting: address, lock of the data folder, the application, answering until it is told to end
+    switches.py    Gradio's environment variables: which are refused, which are harmless
+    policy.py      ROUTES: every route that is answered, and what a caller needs for it
+    access.py      the three modes (local, token, demo), and who a caller is
+    border.py      the middleware before every route: host, origin, size, token, owner, files, headers
+    headers.py     the security headers, and the nonce of the page's own scripts
+    claims.py      which session, event and file belongs to which caller
+    routes.py      the routes of our own: login, downloads, events of a run
+    janitor.py     what is done in the background: endings of runs, what visitors leave behind, old copies of uploads
+
+May import engine and, for the planner's tools, estimators; only app.py and the page import it.
+"""
