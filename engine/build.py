@@ -11,7 +11,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import chat_templates, checks, data, hub_answers, model_sizes, models, optimizers, packed
+from engine import (
+    chat_templates,
+    checks,
+    data,
+    hub_answers,
+    libraries,
+    model_files,
+    model_sizes,
+    models,
+    optimizers,
+    packed,
+    template_sandbox,
+)
 from engine.data.values import classes_in
 from engine.methods import METHODS, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, task_of
@@ -166,7 +178,9 @@ def load_config(plan: Plan) -> PretrainedConfig:
         config = AutoConfig.for_model(values.pop("model_type"), **values)
     else:
         _ask_whether_the_hub_is_there(model.id)
+        _refuse_code_in_cache(model.id)
         config = AutoConfig.from_pretrained(model.id, trust_remote_code=False)
+        _refuse_code_in_cache(model.id)  # what was fetched just now
     _refuse_absurd(config)
     writes = config.is_encoder_decoder and hasattr(config, "vocab_size")
     if writes and getattr(config, "decoder_start_token_id", None) is None:  # the table of models has sizes alone
@@ -219,6 +233,22 @@ def _ask_whether_the_hub_is_there(model_id: str) -> None:
     hub_answers.refuse_if_refused("models", model_id, field="model")
 
 
+def _refuse_code_in_cache(model_id: str) -> None:
+    """Refuse a repository of the hub whose JSON files, as far as they were fetched, ask for code.
+
+    The models of the catalogue are of types that transformers has itself: what some of them name beside it is not needed.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model_id, "config.json")
+    if not isinstance(found, str) or model_id in models.catalogue():
+        return
+    files = (file for file in Path(found).parent.iterdir() if model_files.is_read_json(file.name))
+    issues = [issue for file in sorted(files) for issue in model_files.check_json(file)]
+    if issues:
+        raise PlanError(issues)
+
+
 def _refuse_absurd(config: PretrainedConfig) -> None:
     """Refuse sizes that no model has, before anything is built from them."""
     text = config.get_text_config()
@@ -258,6 +288,7 @@ def load_base(plan: Plan, device: str) -> PreTrainedModel:
     """The pretrained model with its weights, quantised as the plan says."""
     import transformers
 
+    libraries.load()
     task = task_of(plan)
     if plan.expandable_segments and device == "cuda":
         torch._C._accelerator_setAllocatorSettings("expandable_segments:True")
@@ -292,6 +323,7 @@ def load_tokenizer(plan: Plan) -> PreTrainedTokenizerBase:
     """The model's tokenizer, with its own chat template or the one that the plan names."""
     from transformers import AutoTokenizer
 
+    template_sandbox.guard()
     tokenizer = AutoTokenizer.from_pretrained(weights_location(plan), trust_remote_code=False)
     return chat_templates.of_plan(tokenizer, plan)
 
@@ -307,6 +339,7 @@ def load_processor(plan: Plan) -> Any:
     task = task_of(plan)
     if not task.reads_images:
         return load_tokenizer(plan)
+    template_sandbox.guard()
     where = weights_location(plan)
     if task.processor == "AutoProcessor" and not is_torchvision_available():
         from engine.recipes import grids

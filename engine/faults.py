@@ -38,6 +38,8 @@ def explain(error: BaseException) -> Issue:
     if isinstance(error, PlanError) and error.issues:
         return error.issues[0]
     for cause in _causes(error):
+        if isinstance(cause, PlanError) and cause.issues:
+            return cause.issues[0]
         issue = _known(cause)
         if issue is not None:
             return issue
@@ -143,6 +145,13 @@ def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | N
             field="target_modules",
             message="match no layer of this model.",
             fix="Use all-linear, or names of its layers (q_proj, v_proj).",
+        )
+    if "TemplateError" in kinds:  # of Jinja: the base of all that a template raises
+        about = " ".join(text.split())[:200]
+        return Issue(
+            field="model",
+            message=f"its chat template cannot write these chats: {about}.".replace("..", "."),
+            fix="Look at the rows, or choose another chat template.",
         )
     if "flash_attn" in text or "FlashAttention" in text:
         return Issue(field="attn_implementation", message="flash_attention_2 is not installed here.", fix="Use sdpa.")

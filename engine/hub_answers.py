@@ -5,8 +5,12 @@ Its own library asks again and again where the hub is busy or has a fault, for a
 
 from __future__ import annotations
 
+import json
+
+from engine import model_files
 from engine.plan import Issue, PlanError
 
+LARGEST_LISTING = 8 * 10**6  # bytes of the answer about a repository; thousands of files take less than 1 MB
 SECONDS = 5.0  # to answer at all
 OFFLINE = "offline"
 # The hub's status -> what that means, with the remedy (https://huggingface.co/docs/hub/api; codes of huggingface_hub 2.4).
@@ -23,6 +27,8 @@ PAGES = {"models": "https://huggingface.co/models", "datasets": "https://hugging
 def refuse_if_refused(kind: str, repository: str, *, field: str, named: str = "") -> None:
     """Ask the hub about a repository. Raises `PlanError` on `field` if it would not give it.
 
+    A model's list of files is looked at, too: one with pickled weights alone is refused before anything is fetched.
+
     Args:
         kind: "models" or "datasets".
         repository: owner/name.
@@ -31,28 +37,47 @@ def refuse_if_refused(kind: str, repository: str, *, field: str, named: str = ""
     Raises:
         ConnectionError: the hub is switched off (HF_HUB_OFFLINE), or does not answer.
     """
-    status, code = _asked(kind, repository)
+    status, code, names = _asked(kind, repository)
     found = _meaning(status, code)
     if found is not None:
         message, fix = found
         raise PlanError([Issue(field=field, message=f"{named} {message}".strip(), fix=fix.format(pages=PAGES[kind]))])
+    issues = model_files.check_listing(names) if kind == "models" else []
+    if issues:
+        raise PlanError(issues)
 
 
-def _asked(kind: str, repository: str) -> tuple[int, str]:
-    """(status, error code) of the hub's answer."""
+def _asked(kind: str, repository: str) -> tuple[int, str, list[str]]:
+    """(status, error code, names of the repository's files where the answer has them) of the hub's answer."""
     import httpx
     from huggingface_hub import constants
     from huggingface_hub.utils import build_hf_headers
 
     if constants.HF_HUB_OFFLINE:
         raise ConnectionError("the hub is switched off (HF_HUB_OFFLINE)")
+    url = f"{constants.ENDPOINT}/api/{kind}/{repository}"
+    method = "GET" if kind == "models" else "HEAD"
     try:
-        answer = httpx.head(
-            f"{constants.ENDPOINT}/api/{kind}/{repository}", headers=build_hf_headers(), timeout=SECONDS, follow_redirects=True
-        )
+        with httpx.stream(method, url, headers=build_hf_headers(), timeout=SECONDS, follow_redirects=True) as answer:
+            content = b""
+            for piece in answer.iter_bytes():
+                content += piece
+                if len(content) > LARGEST_LISTING:
+                    break
     except httpx.HTTPError as error:
         raise ConnectionError(f"{constants.ENDPOINT} cannot be reached") from error
-    return answer.status_code, answer.headers.get("X-Error-Code", "")
+    return answer.status_code, answer.headers.get("X-Error-Code", ""), _files_in(content)
+
+
+def _files_in(content: bytes) -> list[str]:
+    """The names of the files in the hub's answer; none, where it does not list them."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return []
+    files = values.get("siblings") if isinstance(values, dict) else None
+    names = [file.get("rfilename") for file in files if isinstance(file, dict)] if isinstance(files, list) else []
+    return [name for name in names if isinstance(name, str)]
 
 
 def _meaning(status: int, code: str) -> tuple[str, str] | None:

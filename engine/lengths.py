@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import chat_templates, data, encode, models, splits
+from engine import chat_templates, data, encode, models, splits, template_sandbox
 from engine.data import Row
 from engine.home import home, write_atomically
 from engine.objectives import OBJECTIVES
@@ -131,6 +131,7 @@ def local_tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:
     model = models.find(plan.model)
     if model.id.startswith("config:"):
         return None
+    template_sandbox.guard()
     try:
         tokenizer = AutoTokenizer.from_pretrained(model.folder or model.id, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import figures, model_sizes
+from engine import figures, model_files, model_sizes, redaction
 from engine.home import ASSETS, runs_folder
 from engine.plan import Issue, PlanError, nearest
 
@@ -235,6 +235,8 @@ def find(words: str | Mapping[str, Any]) -> Model:
         raise _wrong(f"{words!r} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
     if _looks_like_a_path(words):
         return _from_folder(words)
+    if redaction.has_secret(words):
+        raise _wrong("is an access token, not a model id.", "Set HF_TOKEN before starting the app, and choose a model.")
     if HUB_ID.match(words) and ".." not in words and "--" not in words:
         return Model(id=words, title=words.split("/")[-1])
     raise _wrong(f"{words[:80]!r} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
@@ -252,28 +254,37 @@ def _looks_like_a_path(words: str) -> bool:
 def _from_folder(words: str) -> Model:
     if not local_paths_allowed() and not _is_own_result(words):
         raise _wrong("is a path, and this server does not open paths.", "Use a Hugging Face id, for instance Qwen/Qwen3-0.6B.")
-    folder = Path(words).expanduser()
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise _wrong(f"{words} has no config.json.", "Name the folder that `save_pretrained` wrote.")
-    config = _parse_config(config_file.read_text(encoding="utf-8"))
+    try:
+        folder = Path(words).expanduser()
+    except RuntimeError:  # "~nobody"
+        folder = Path(words)
+    if not _is_file(folder / "config.json"):
+        raise _wrong(f"{words[:200]} has no config.json.", "Name the folder that `save_pretrained` wrote.")
+    config = model_files.read_config(folder)
     _refuse_absurd(config)
-    if not any(folder.glob("*.safetensors")):
-        raise _wrong(
-            f"{words} has no *.safetensors file; other weight files can run code when they are opened.",
-            "Save the weights as safetensors (`save_pretrained` does).",
-        )
+    issues = model_files.check_folder(folder)
+    if issues:
+        raise PlanError(issues)
     return Model(id=str(folder.resolve()), title=folder.name, config=config, folder=folder.resolve())
 
 
 def _is_own_result(words: str) -> bool:
     """Whether the folder is what an earlier run has left: a stage of a chain trains the result of the last one."""
-    return Path(words).resolve().is_relative_to(runs_folder())
+    try:
+        return Path(words).resolve().is_relative_to(runs_folder())
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        return False
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.exists()  # a FIFO or a device is there, too, and refused by name
+    except (OSError, ValueError):  # a name that is too long, or has a null character
+        return False
 
 
 def _from_config(config: Mapping[str, Any]) -> Model:
-    if "auto_map" in config:
-        raise _wrong("needs code of its own (auto_map), which is never run here.", "Use a model that transformers itself has.")
+    model_files.refuse_code(config)
     if not config.get("model_type") or not isinstance(config["model_type"], str):
         raise _wrong("the config has no model_type.", 'Add it, for instance "model_type": "llama".')
     _refuse_absurd(config)
@@ -290,12 +301,10 @@ def _refuse_absurd(config: Mapping[str, Any]) -> None:
 def _parse_config(text: str) -> Mapping[str, Any]:
     try:
         config = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
         raise _wrong("the config is not valid JSON.", "Paste the whole text of a config.json.") from None
     if not isinstance(config, dict):
         raise _wrong("the config is not a JSON object.", "Paste the whole text of a config.json.")
-    if "auto_map" in config:
-        raise _wrong("needs code of its own (auto_map), which is never run here.", "Use a model that transformers itself has.")
     return config
 
 
