@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import (
     chat_templates,
+    checkpoints,
     checks,
     data,
     hub_answers,
@@ -498,7 +499,7 @@ def training_arguments(
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # the default turns a NaN loss into 0.0 (transformers)
         "save_strategy": "no",  # the worker asks for checkpoints by the clock (`train.make_checkpoints`)
-        "save_total_limit": 1,
+        "save_total_limit": checkpoints.KEPT,
         "report_to": "none",
         "disable_tqdm": True,
         "prediction_loss_only": True,

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import psutil
 
-from engine import checks, data, events, visitors, workers
+from engine import checkpoints, checks, data, events, visitors, workers
 from engine.home import home, runs_folder, write_atomically
 from engine.methods import METHODS
 from engine.models import find
@@ -36,7 +36,6 @@ ACTIVE = ("starting", "running")
 ENDED = ("finished", "stopped", "failed", "interrupted")
 LOCK_FILE = "worker.lock"
 LOG_FILE = "worker.log"
-TRAINER_FOLDER = "trainer"  # the trainer's own files: the newest checkpoint of a run that has not finished
 # A polite stop ends the step under way and saves what was learned; a worker that takes longer than this, or than three of
 # its steps, is ended. Saving a large model may take minutes.
 STOP_GRACE_SECONDS, STEPS_OF_GRACE, SAVE_GRACE_SECONDS = 15.0, 3, 600.0
@@ -227,20 +226,9 @@ def _launch(run: Run, database: sqlite3.Connection) -> None:
 # --- resuming -------------------------------------------------------------------------------------------------------
 
 
-def newest_checkpoint(run_folder: Path) -> Path | None:
-    """The newest checkpoint that is complete: the trainer writes its own state last."""
-    found = [path.parent for path in (run_folder / TRAINER_FOLDER).glob("checkpoint-*/trainer_state.json")]
-    return max(found, key=step_of, default=None)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written."""
-    return int(checkpoint.name.rpartition("-")[2])
-
-
 def resumable(run: Run) -> Path | None:
     """The checkpoint from which a run can go on that was stopped, failed or was interrupted."""
-    return newest_checkpoint(run.folder) if run.state in ("stopped", "failed", "interrupted") else None
+    return checkpoints.newest(run.folder) if run.state in ("stopped", "failed", "interrupted") else None
 
 
 def resume(run_id: str) -> Run:

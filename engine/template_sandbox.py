@@ -208,7 +208,9 @@ def _limit_memory() -> None:
     if sys.platform == "linux":
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + MEMORY
-        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+        before = resource.getrlimit(resource.RLIMIT_AS)[1]  # of the process that started this one; it can only be lowered
+        least = most if before == resource.RLIM_INFINITY else min(most, before)
+        resource.setrlimit(resource.RLIMIT_AS, (least, least))
 
 
 def _answer(line: bytes, render_jinja_template: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import attach, build, data, faults, lengths, libraries, objectives, runs, splits, workers
+from engine import attach, build, checkpoints, data, faults, lengths, libraries, objectives, runs, splits, workers
 from engine.events import EventLog
 from engine.faults import in_plain_words
 from engine.home import free_bytes
@@ -39,7 +39,7 @@ PATIENCE_SECONDS = 12 * 3600  # a night, for somebody to make room on a full dis
 SAVE_AGAIN_SECONDS = 5
 CHECKPOINT_SECONDS = 300.0  # between two checkpoints, at least: what a power cut may cost
 CHECKPOINT_SHARE = 0.02  # of a run's time, at most, is spent on writing them
-CHECKPOINT_ROOM = 4  # times the trained weights and the optimizer's state: the old one is removed after the new one is there
+CHECKPOINT_ROOM = 4  # times the trained weights and the optimizer's state: an old one is removed after the new one is there
 OPTIMIZER_BYTES = 8  # of a trained parameter: AdamW's two moments in fp32
 MOST_LOSS = 80.0  # exp of more is no figure that a chart can show
 
@@ -66,9 +66,11 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     plan = runs.plan_of(run_folder)
     device = build.device_here()
     transformers.set_seed(plan.seed)
-    checkpoint = runs.newest_checkpoint(run_folder)
+    checkpoint, damaged = checkpoints.verified(run_folder)
+    for problem in damaged:
+        log.write("note", message=problem)
     if checkpoint is not None:
-        log.write("resumed", step=runs.step_of(checkpoint))
+        log.write("resumed", step=checkpoints.step_of(checkpoint))
     log.write("note", message="Loading the model.")
 
     processor = build.load_processor(plan)
@@ -108,7 +110,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.rglob("*") if file.is_file()))
     early = trainer.state.global_step < trainer.state.max_steps
     if not early:
-        shutil.rmtree(run_folder / runs.TRAINER_FOLDER, ignore_errors=True)  # the checkpoint has done its duty
+        shutil.rmtree(run_folder / checkpoints.TRAINER_FOLDER, ignore_errors=True)  # the checkpoint has done its duty
     log.write(
         "stopped" if early else "finished",
         seconds=time.monotonic() - started,
@@ -131,7 +133,7 @@ def make_trainer(
 
     setup = Setup(
         plan=plan,
-        folder=run_folder / runs.TRAINER_FOLDER,
+        folder=run_folder / checkpoints.TRAINER_FOLDER,
         model=model,
         processor=processor,
         train_rows=train_rows,
@@ -275,8 +277,9 @@ def make_reporter(log: EventLog, stop: Stop, metric: Metric) -> Any:
 def make_checkpoints(stop: Stop, model: torch.nn.Module, run_folder: Path) -> Any:
     """The callback that has the trainer write a checkpoint now and then, and when the run is stopped.
 
-    Each replaces the one before. They are so far apart that writing them takes `CHECKPOINT_SHARE` of the time at most, and
-    none is tried where the disk has no room for it: a run does not end for want of a checkpoint.
+    Each is sealed with a manifest (`engine/checkpoints.py`), and the two newest are kept. They are so far apart that writing
+    them takes `CHECKPOINT_SHARE` of the time at most, and none is tried where the disk has no room for it: a run does not
+    end for want of a checkpoint.
     """
     from transformers import TrainerCallback
 
@@ -295,6 +298,11 @@ def make_checkpoints(stop: Stop, model: torch.nn.Module, run_folder: Path) -> An
                 self.asked = time.monotonic()
 
         def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **rest: Any) -> None:
+            try:
+                checkpoints.seal(run_folder / checkpoints.TRAINER_FOLDER / f"checkpoint-{state.global_step}")
+            except OSError as error:  # a checkpoint without a manifest is passed over; the run goes on
+                if not faults.disk_is_full(error):
+                    raise
             self.newest = time.monotonic()
             self.apart = max(CHECKPOINT_SECONDS, (self.newest - self.asked) / CHECKPOINT_SHARE)
 

@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import downloads, events, runs
+from engine import checkpoints, downloads, events, runs
 from engine.methods import METHODS
 from engine.runs import Run
 from estimators import measured
@@ -284,7 +284,7 @@ def wire(tab: TrainTab) -> None:
 
 def resume_label(checkpoint: Path | None) -> str:
     """What the button says: from where the run would go on."""
-    return f"Resume after step {runs.step_of(checkpoint)}" if checkpoint is not None else "Resume"
+    return f"Resume after step {checkpoints.step_of(checkpoint)}" if checkpoint is not None else "Resume"
 
 
 def stop_run(run_id: str) -> dict[str, Any]:

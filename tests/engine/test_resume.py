@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from engine import build, events, runs, train
+from engine import build, checkpoints, events, runs, train
 from engine.data import split
 from engine.plan import Plan, PlanError
 from tests.conftest import log_of, run_to_its_end
@@ -81,7 +81,7 @@ def test_a_stopped_run_goes_on_and_ends_where_it_would_have(short_plan: Plan) ->
     assert stopped.state == "stopped", log_of(stopped)
     checkpoint = runs.resumable(stopped)
     assert checkpoint is not None
-    before = runs.step_of(checkpoint)
+    before = checkpoints.step_of(checkpoint)
     assert 3 <= before < STEPS_OF_A_RUN
 
     runs.resume(run.id)
