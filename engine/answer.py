@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import attach, build, libraries, runs
+from engine import attach, build, libraries, redaction, runs
 from engine.faults import in_plain_words
 from engine.objectives import task_of
 from engine.pipe import asked_by
@@ -151,6 +151,7 @@ def say(reply: Mapping[str, Any]) -> None:
 
 def main(run_folder: Path) -> int:
     """Answer requests until the input ends."""
+    redaction.redact_output()
     pair: Pair | None = None
     for line in sys.stdin:
         try:

@@ -350,7 +350,7 @@ def result_of(run: Run) -> Path:
 
 def add_adapter(run: Run) -> Path:
     """Add the adapter of a model that does not answer in words to its base; there is nothing to ask it for a proof."""
-    from engine import attach, build
+    from engine import artifacts, attach, build
 
     plan = run.plan
     if not METHODS[plan.method].mergeable:
@@ -358,6 +358,7 @@ def add_adapter(run: Run) -> Path:
     merged = attach.load(build.load_base(plan, "cpu"), run.folder / "adapter").merge_and_unload(safe_merge=True)
     merged.save_pretrained(run.folder / "merged")
     build.load_processor(plan).save_pretrained(run.folder / "merged")
+    artifacts.publish(run.folder / "merged", plan)
     return run.folder / "merged"
 
 

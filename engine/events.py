@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine.redaction import redact
+
 EVENTS_FILE = "events.jsonl"
 ENDINGS = ("finished", "stopped", "failed")
 RESERVE = 64 * 1024  # bytes kept back on the disk: half to tell that it is full, half for the event that ends the run
@@ -42,13 +44,14 @@ class EventLog:
         self.keeps_room = False
 
     def write(self, kind: str, **values: Any) -> None:
-        """Append one event. Numbers that JSON does not have (NaN, infinity) are written as words.
+        """Append one event. Numbers that JSON does not have (NaN, infinity) are written as words, access tokens not at all.
 
         Raises `OSError` if not even the room that was kept back takes the event that ends the run.
         """
         event = {"seq": self.sequence, "time": time.time(), "kind": kind, **{k: _plain(v) for k, v in values.items()}}
         self.sequence += 1
-        self.waiting.append((json.dumps(event, ensure_ascii=False, allow_nan=False) + "\n").encode("utf-8", errors="replace"))
+        line = redact(json.dumps(event, ensure_ascii=False, allow_nan=False)) + "\n"
+        self.waiting.append(line.encode("utf-8", errors="replace"))
         if kind in ENDINGS:
             self.reserve.unlink(missing_ok=True)
         elif not self.keeps_room:

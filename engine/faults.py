@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 from engine.events import is_disk_full
 from engine.plan import Issue, PlanError
+from engine.redaction import redact
 
 HUB_ID_HELP = "Check the spelling on https://huggingface.co/models, or choose a model of the catalogue."
 
@@ -43,7 +44,7 @@ def explain(error: BaseException) -> Issue:
         issue = _known(cause)
         if issue is not None:
             return issue
-    first_line = (str(error).strip().splitlines() or [""])[0][:200]
+    first_line = redact((str(error).strip().splitlines() or [""])[0])[:200]
     return Issue(
         field="run",
         message=f"an unexpected fault stopped this: {type(error).__name__}{': ' + first_line if first_line else ''}.",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, encode, runs, splits
+from engine import data, encode, redaction, runs, splits
 from engine.faults import in_plain_words
 from engine.home import home
 from engine.methods import METHODS
@@ -187,6 +187,7 @@ def loss(adapters: Adapters, plan: Plan) -> float:
 
 def main() -> int:
     """Answer requests until the input ends; another choice of adapters replaces the ones in memory."""
+    redaction.redact_output()
     adapters: Adapters | None = None
     for line in sys.stdin:
         request = json.loads(line)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, attach, build, checks, data, events, libraries, packed, runs, splits, workers
+from engine import answer, artifacts, attach, build, checks, data, events, libraries, packed, redaction, runs, splits, workers
 from engine.faults import in_plain_words
 from engine.home import free_bytes
 from engine.methods import METHODS
@@ -119,6 +119,7 @@ def merge(run_folder: Path, log: events.EventLog) -> dict[str, Any]:
     _refuse_if_different(report)
 
     report["bytes"] = sum(file.stat().st_size for file in partial.iterdir())
+    artifacts.publish(partial, plan)
     (partial / "README.md").write_text(model_card(plan, report), encoding="utf-8")
     _promote(partial, run_folder / "merged")
     return report
@@ -225,7 +226,8 @@ def _refuse_if_different(report: Mapping[str, Any]) -> None:
 def base_of(plan: Plan) -> str:
     """Which weights the adapter was added to, in words."""
     kind = checks.quantization(plan)
-    return find(plan.model).id if kind == "none" else f"{find(plan.model).id}, its {kind} weights unpacked"
+    name = artifacts.public_name(plan.model)
+    return name if kind == "none" else f"{name}, its {kind} weights unpacked"
 
 
 def model_card(plan: Plan, report: Mapping[str, Any]) -> str:
@@ -235,7 +237,7 @@ def model_card(plan: Plan, report: Mapping[str, Any]) -> str:
     return (
         f"---\nlibrary_name: transformers\npipeline_tag: text-generation\n{licence}---\n\n"
         f"# {base.title}, fine-tuned\n\n"
-        f"Base: `{base.id}`. Method: {METHODS[plan.method].label}, merged into {report['base']}. Trained with Fitting Room.\n\n"
+        f"Method: {METHODS[plan.method].label}, merged into {report['base']}. Trained with Fitting Room.\n\n"
         f"Proof of the merge: {report['agree']} of {report['prompts']} greedy answers equal those of base + adapter; "
         f"largest logit difference {report['max_logit_difference']:.2e} (tolerance {report['tolerance']:g}).\n\n"
         f"```python\nfrom transformers import pipeline\n\n"
@@ -276,6 +278,7 @@ def main(run_folder: Path) -> int:
         lock = workers.hold_lock(run_folder, LOCK_FILE)
     except filelock.Timeout:
         return 3
+    redaction.redact_output()
     log = events.EventLog(run_folder, EVENTS_FILE)
     started = time.monotonic()
     with lock:

@@ -18,7 +18,7 @@ SECRET_NAME = re.compile(r"TOKEN(?!IZER)|SECRET|PASSWORD|API_KEY|ACCESS_KEY|CRED
 SHORTEST = 8  # characters of a value that is taken for a secret, rather than a switch
 # Hugging Face's tokens are hf_ and 34 letters (https://huggingface.co/docs/hub/security-tokens).
 TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{20,}")
-HEADER = re.compile(r"""(authorization['"]?\s*[:=]\s*['"]?(?:bearer|basic)\s+|\bbearer\s+)[^\s'",;]{8,}""", re.IGNORECASE)
+HEADER = re.compile(r"""(authorization['"]?\s*[:=]\s*['"]?(?:bearer|basic)\s+|\bbearer\s+)[^\s'",;\\]{8,}""", re.IGNORECASE)
 
 
 def redact(text: str) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine import events, runs, workers
+from engine import events, redaction, runs, workers
 from engine.events import Event, EventLog
 from engine.faults import in_plain_words
 from engine.plan import PlanError
@@ -90,6 +90,7 @@ def run(folder: Path, work: Callable[[EventLog], None]) -> int:
     except filelock.Timeout:
         print("This has a process already.", file=sys.stderr)
         return 3
+    redaction.redact_output()
     log = EventLog(folder)
     with lock:
         log.write("started", pid=os.getpid(), pid_started=workers.start_time(os.getpid()))

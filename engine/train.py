@@ -22,7 +22,21 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import attach, build, checkpoints, data, faults, lengths, libraries, objectives, runs, splits, workers
+from engine import (
+    artifacts,
+    attach,
+    build,
+    checkpoints,
+    data,
+    faults,
+    lengths,
+    libraries,
+    objectives,
+    redaction,
+    runs,
+    splits,
+    workers,
+)
 from engine.events import EventLog
 from engine.faults import in_plain_words
 from engine.home import free_bytes
@@ -106,7 +120,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
         trainer.evaluate()
 
     log.write("saving")
-    where = save_when_there_is_room(trainer, processor, run_folder, log, stop)
+    where = save_when_there_is_room(trainer, processor, run_folder, plan, log, stop)
     log.write("saved", folder=where.name, bytes=sum(file.stat().st_size for file in where.rglob("*") if file.is_file()))
     early = trainer.state.global_step < trainer.state.max_steps
     if not early:
@@ -143,7 +157,7 @@ def make_trainer(
     return objectives.recipe(plan).make_trainer(setup)
 
 
-def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, log: EventLog, stop: Stop) -> Path:
+def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, plan: Plan, log: EventLog, stop: Stop) -> Path:
     """Save; while the disk is full, wait for room: hours of training are not thrown away for a moment's lack of it.
 
     Raises what the full disk raised when nobody made room in time, or somebody asked the run to stop.
@@ -152,7 +166,7 @@ def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, 
     told = False
     while True:
         try:
-            return save(trainer, processor, run_folder)
+            return save(trainer, processor, run_folder, plan)
         except (OSError, RuntimeError, SafetensorError) as error:
             if not faults.disk_is_full(error) or stop.asked or time.monotonic() > deadline:
                 raise
@@ -164,7 +178,7 @@ def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, 
                 time.sleep(1)
 
 
-def save(trainer: Trainer, processor: Any, run_folder: Path) -> Path:
+def save(trainer: Trainer, processor: Any, run_folder: Path, plan: Plan) -> Path:
     """Write the adapter, or the whole model where there is none, as one step: it is there complete, or not at all."""
     has_adapter = hasattr(trainer.model, "peft_config")
     where = run_folder / ("adapter" if has_adapter else "model")
@@ -176,6 +190,7 @@ def save(trainer: Trainer, processor: Any, run_folder: Path) -> Path:
     else:
         trainer.model.save_pretrained(partial)
     processor.save_pretrained(partial)
+    artifacts.publish(partial, plan)
     shutil.rmtree(where, ignore_errors=True)  # what the run had saved when it was stopped, before it was resumed
     partial.rename(where)
     return where
@@ -316,6 +331,7 @@ def main(run_folder: Path) -> int:
     except filelock.Timeout:
         print("This run already has a worker.", file=sys.stderr)
         return 3
+    redaction.redact_output()
     logging.captureWarnings(True)
     log = EventLog(run_folder)
     with lock:

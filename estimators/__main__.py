@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, libraries, runs
+from engine import checks, libraries, redaction, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
 from engine.pipe import asked_by
@@ -229,6 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--jsonl", action="store_true", help="read a plan per line from stdin, print an estimate per line")
     options = parser.parse_args(arguments)
+    redaction.redact_output()
     quiet(keep_errors=options.jsonl)
     if options.jsonl:
         serve(sys.stdin)

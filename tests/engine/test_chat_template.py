@@ -43,6 +43,6 @@ def test_it_is_saved_with_the_result(tmp_path: Path) -> None:
     rows = tiny.rows("messages", 4)
     trainer = train.make_trainer(plan, tmp_path, build.build(plan, "cpu"), processor, rows, [])
     trainer.train()
-    saved = AutoTokenizer.from_pretrained(train.save(trainer, processor, tmp_path))
+    saved = AutoTokenizer.from_pretrained(train.save(trainer, processor, tmp_path, plan))
     assert saved.chat_template == TEMPLATES["chatml"].jinja
     assert chat_templates.of_plan(saved, plan.with_(chat_template=OWN)) is saved
