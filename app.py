@@ -10,12 +10,38 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 import webbrowser
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from ui import server
-from ui.server import Address, StartError
+if TYPE_CHECKING:
+    from ui.server import Address
+
+SECONDS_TO_CLOSE = 2.0  # after the last answer
+
+
+def close_quietly() -> None:
+    """End without a traceback on Ctrl-C, SIGTERM and a closed terminal, from the first import to the last line.
+
+    While uvicorn answers it has handlers of its own, and raises the signal again when it has closed everything. Whatever
+    the end is, the helper processes end with this one (`engine/helper.py`); runs go on.
+    """
+
+    def close(number: int, frame: FrameType | None) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, lambda number, frame: os._exit(128 + number))  # asked twice: at once
+        hurry = threading.Timer(SECONDS_TO_CLOSE, os._exit, [0])  # a handler that is still at work keeps nobody waiting
+        hurry.daemon = True
+        hurry.start()
+        sys.exit(0)
+
+    signal.signal(signal.SIGINT, close)
+    signal.signal(signal.SIGTERM, close)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -41,6 +67,7 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
     from engine import runs
     from engine.answers import Answers
     from estimators.client import Estimator
+    from ui import server
     from ui.page import CSS_PATHS, HEAD, build_page, theme
 
     estimator, answers = Estimator(), Answers()
@@ -87,6 +114,9 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
+    from ui import server
+    from ui.server import StartError
+
     options = read_options(arguments)
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
@@ -106,4 +136,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    close_quietly()
     sys.exit(main())
