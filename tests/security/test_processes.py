@@ -20,7 +20,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import pipe, runs
+from engine import answers, pipe, runs
+from engine.answers import Answers
 from engine.pipe import HelperStopped, JsonProcess
 from engine.plan import Plan, PlanError
 from estimators import client
@@ -267,3 +268,63 @@ def test_the_page_is_told_once_per_plan_that_it_is_too_slow(monkeypatch: pytest.
             ask(short_plan)
     assert asked == ["estimate"]
     estimator.close()
+
+
+# --- Try ------------------------------------------------------------------------------------------------------------
+
+SLOW_ANSWER = """
+def say(number, done=False): print(json.dumps({'base': str(number), 'tuned': '', 'done': done}), flush=True); time.sleep(0.3)
+for line in sys.stdin: [say(number) for number in range(4)]; say(4, True)
+"""
+
+
+@pytest.fixture
+def two_runs(home: Path, monkeypatch: pytest.MonkeyPatch, short_plan: Plan) -> list[str]:
+    """Two runs with a result, whose answering processes take a second to answer."""
+    process = JsonProcess
+    slow = ("timeit", "-n1", "-r1", "import json, sys, time", SLOW_ANSWER)
+    monkeypatch.setattr(answers, "JsonProcess", lambda module, folder, log: process(*slow, log=log))
+    monkeypatch.setattr(runs, "_launch", lambda run, database: None)
+    started = []
+    for _ in range(2):
+        run = runs.start(short_plan)
+        (run.folder / "adapter").mkdir()
+        runs._change_state(run.id, runs.ACTIVE, "finished")
+        started.append(run.id)
+    return started
+
+
+@pytest.mark.usefixtures("home")
+def test_a_second_visitors_question_waits_for_the_first_ones_answer(two_runs: list[str]) -> None:
+    asked = Answers()
+    first = asked.ask(two_runs[0], "Ahoy?")
+    assert next(first).base == "0"
+    second = asked.ask(two_runs[1], "Who are you?")
+    assert next(second).waiting == 1, "the second visitor reads that one question comes first"
+    assert [reply.base for reply in first] == ["1", "2", "3", "4", "4"], "the first answer is whole"
+    assert [reply.base for reply in second if not reply.waiting] == ["0", "1", "2", "3", "4", "4"]
+    asked.close()
+
+
+@pytest.mark.usefixtures("home")
+def test_a_visitor_who_goes_away_while_waiting_keeps_no_place(two_runs: list[str]) -> None:
+    asked = Answers()
+    first, second, third = (asked.ask(two_runs[number], "Ahoy?") for number in (0, 1, 0))
+    assert (next(first).waiting, next(second).waiting, next(third).waiting) == (0, 1, 2)
+    second.close()
+    assert next(third).waiting == 1
+    first.close()
+    assert [reply.base for reply in third][-1] == "4"
+    asked.close()
+
+
+@pytest.mark.usefixtures("home")
+def test_so_many_questions_wait_and_no_more(two_runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "MOST_WAITING", 1)
+    asked = Answers()
+    first = asked.ask(two_runs[0], "Ahoy?")
+    next(first)
+    with pytest.raises(PlanError, match=r"the queue of questions on this computer is full\. Try again in a minute\."):
+        next(asked.ask(two_runs[1], "Ahoy?"))
+    first.close()
+    asked.close()
