@@ -116,11 +116,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
     from ui import server
     from ui.server import StartError
+    from ui.web import switches
 
     options = read_options(arguments)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     try:
-        server.refuse_open_switches()
+        switches.close()
         address = server.choose_address(options.host, options.port)
         lock = server.claim_home(address)
     except StartError as error:

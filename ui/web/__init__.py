@@ -1,0 +1,1 @@
+"""The web border: what stands between a visitor and the page."""
