@@ -149,6 +149,18 @@ def _change_state(run_id: str, old: tuple[str, ...], new: str, reason: str = "")
         return changed.rowcount == 1
 
 
+@contextlib.contextmanager
+def removal(run_id: str) -> Iterator[Run | None]:
+    """Within it nobody can resume the run, and when it ends well the run's row is gone. Gives the run, if there is a row."""
+    with _database() as database:
+        database.execute("BEGIN IMMEDIATE")  # what is not committed when the connection is closed has not happened
+        row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run_id,)).fetchone()
+        yield _read(row) if row else None
+        database.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+        database.execute("COMMIT")
+    _summaries.pop(run_id, None)
+
+
 # --- starting -------------------------------------------------------------------------------------------------------
 
 _children: dict[str, subprocess.Popen[bytes]] = {}  # the workers that this process started, to be reaped when they end
