@@ -114,11 +114,13 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
+    from engine.home import PRIVATE_UMASK
     from ui import server
     from ui.server import StartError
     from ui.web import switches
 
     options = read_options(arguments)
+    os.umask(PRIVATE_UMASK)
     try:
         switches.close()
         address = server.choose_address(options.host, options.port)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from engine.home import PRIVATE_UMASK
 from engine.workers import CODE_FOLDER, environment
 
 NO_LIMIT = 0
@@ -64,7 +65,7 @@ def start(module: str, *arguments: str, log: Path | None = None, memory: int = N
                 errors="replace",
                 env=environment(),
                 pass_fds=[reading],
-                umask=0o077,
+                umask=PRIVATE_UMASK,
             )
     except OSError:
         os.close(writing)

@@ -196,6 +196,7 @@ def _register(plan: Plan, name: str) -> Run:
     """Enter the run as "starting", unless another one is under way: two at once would share one GPU's memory."""
     settle_all()
     run_id = secrets.token_hex(16)
+    name = name.encode("utf-8", errors="replace").decode()  # SQLite has no lone surrogates
     with _database() as database:
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -252,6 +253,8 @@ def resume(run_id: str) -> Run:
         PlanError: it has no checkpoint, its plan cannot start any more, or another run is under way.
     """
     run = get(run_id)
+    if run is not None and settle(run).is_active:
+        raise PlanError([Issue(field="run", message="is already running.", fix="Watch it on the Train tab.")])
     if run is None or resumable(run) is None:
         message = "has no checkpoint to go on from." if run is not None else "There is no run with this id."
         raise PlanError([Issue(field="run", message=message, fix="Start its plan again from History.")])
@@ -302,6 +305,10 @@ def settle_all() -> None:
 def _why_interrupted(run: Run, exit_code: int | None) -> str:
     steps = [event["step"] for event in events.since(run.folder)[0] if event["kind"] == "step"]
     where = f" at step {steps[-1]}" if steps else " before its first step"
+    if not run.folder.is_dir():
+        return (
+            f"Its folder, runs/{run.id} in the data folder, is gone: what it has learned is lost. Start it again from History."
+        )
     if exit_code is not None and exit_code < 0:
         return f"The worker was killed (signal {-exit_code}){where}. Start it again from History."
     return f"The worker ended{where} without a word: it was killed, or the machine went down. Start it again from History."
@@ -312,6 +319,15 @@ def keep_settling(stop: threading.Event, every: float = 1.0) -> None:
     while not stop.wait(every):
         with contextlib.suppress(sqlite3.OperationalError, OSError):  # a full disk now is tried again in a second
             settle_all()
+
+
+def is_suspended(run: Run) -> bool:
+    """Whether the run's worker was suspended by a signal or a debugger: it lives, and does nothing."""
+    process = workers.find(run.pid, run.pid_started) if run.is_active else None
+    try:
+        return process is not None and process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 The app does not start under a switch of Gradio's that opens files, code or the network to visitors, whatever its value
 says, and says so in one sentence. Every variable that the installed Gradio reads has a row in `ui/web/switches.py`. Without
-HOST it listens on this computer alone.
+HOST it listens on this computer alone. Other accounts of the computer read nothing of the data folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from engine import runs, workers
+from engine.home import home as data_folder
+from engine.plan import Plan
 from ui.server import StartError
 from ui.web import switches
 
@@ -105,6 +108,70 @@ def test_without_host_it_listens_on_this_computer_alone(home: Path) -> None:
         assert "is open at" in app.stdout.readline()
         listening = {one.laddr.ip for one in psutil.Process(app.pid).net_connections() if one.status == psutil.CONN_LISTEN}
         assert listening == {"127.0.0.1"}
+    finally:
+        app.kill()
+        app.wait()
+
+
+# --- the data folder ------------------------------------------------------------------------------------------------
+
+
+def rights_of_others(folder: Path) -> list[str]:
+    """What in a folder, itself included, others have any right to."""
+    return [str(path) for path in (folder, *folder.rglob("*")) if not path.is_symlink() and path.stat().st_mode & 0o077]
+
+
+def test_the_data_folder_is_made_for_its_owner_alone(home: Path) -> None:
+    assert data_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_an_older_data_folder_that_others_can_read_is_closed(home: Path) -> None:
+    home.mkdir(mode=0o755)
+    home.chmod(0o755)
+    data_folder()
+    assert home.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_all_share_keeps_its_rights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody may have named /tmp."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    monkeypatch.setenv("FITTINGROOM_HOME", str(shared))
+    data_folder()
+    assert shared.stat().st_mode & 0o7777 == 0o1777
+
+
+@pytest.mark.trains
+def test_nothing_of_a_run_from_the_command_line_is_readable_for_others(home: Path, short_plan: Plan, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text(short_plan.to_json())
+    command = [sys.executable, "-m", "engine", "run", str(plan)]
+    subprocess.run(command, cwd=ROOT, capture_output=True, timeout=200, check=True)
+    assert runs.all_runs()[0].state == "finished"
+    assert rights_of_others(home) == []
+
+
+def test_a_worker_writes_for_its_owner_alone_whoever_starts_it(home: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    workers.launch("engine.train", folder, "worker.log").wait(timeout=60)  # it finds no plan, says so, and ends
+    assert (folder / "events.jsonl").exists()
+    written = [path for path in folder.iterdir() if path.name not in ("worker.log", "worker.log.pid")]
+    assert [str(path) for path in written if path.stat().st_mode & 0o077] == []
+
+
+def test_nothing_of_the_server_is_readable_for_others(home: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "app.py", "--port", str(port)]
+    app = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    try:
+        assert app.stdout is not None
+        assert "is open at" in app.stdout.readline()
+        assert (home / "estimator.log").exists()
+        assert rights_of_others(home) == []
     finally:
         app.kill()
         app.wait()
