@@ -64,7 +64,7 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
     import gradio
 
-    from engine import runs
+    from engine import runs, trash
     from engine.answers import Answers
     from estimators.client import Estimator
     from ui import server
@@ -72,6 +72,7 @@ def serve(address: Address, *, open_browser: bool, mcp: bool = False) -> None:
 
     estimator, answers = Estimator(), Answers()
     estimator.warm_up()
+    trash.finish()
     runs.settle_all()
     stop = threading.Event()
     threading.Thread(target=runs.keep_settling, args=(stop,), daemon=True).start()

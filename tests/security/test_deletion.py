@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,10 @@ from engine import chain_runs, compare, data, downloads, merge, runs, series, tr
 from engine.data import sources
 from engine.events import EventLog
 from engine.plan import DataSource, Plan, PlanError
+from ui import history_tab, train_tab, words
+from ui.curves import Curves
 
+ROOT = Path(__file__).resolve().parents[2]
 NO_IDS = [
     "/",
     "..",
@@ -344,6 +348,14 @@ def test_names_are_kept_as_they_are_and_reach_no_path(name: str, home: Path, out
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_names_are_shown_as_they_are(name: str, short_plan: Plan) -> None:
+    run = runs.start(short_plan, name=name)
+    for shown in (history_tab.table([run]), train_tab.head(run, Curves())):
+        assert words.escape(name) in shown
+        assert "<b>x" not in shown
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_names_in_the_place_of_an_id_find_nothing(name: str, outside: Path) -> None:
     assert runs.get(name) is None
     assert runs.stop(name) is None
@@ -354,3 +366,13 @@ def test_names_in_the_place_of_an_id_find_nothing(name: str, outside: Path) -> N
     for start in (runs.resume, merge.start, chain_runs.resume):
         with pytest.raises(PlanError):
             start(name)
+
+
+@pytest.mark.parametrize("words_of_a_shell", ["$(touch c)", ";touch c", "`touch c`", "a\nb", "../../c"])
+def test_the_command_line_takes_a_name_for_a_name(words_of_a_shell: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "engine", "resume", words_of_a_shell]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "run: There is no run with this id. Start its plan again from History.\n"
+    assert not (tmp_path / "c").exists()
