@@ -15,6 +15,7 @@ test: $(VENV)/.test
 	@sh tests/install_browser.sh $(BIN)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/audit.py
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.test

@@ -1,7 +1,7 @@
 """Fitting Room: see whether a fine-tune fits before you train it, then train it, and take it home.
 
-    python app.py                    http://127.0.0.1:7860
-    HOST=0.0.0.0 PORT=8000 python app.py      for others too: the printed address carries an access token
+    python app.py                              http://127.0.0.1:7860, for the person at this computer
+    HOST=0.0.0.0 PORT=8000 python app.py       for others too: the printed address carries an access token
 
 On a Hugging Face Space (SPACE_ID is set) it is a public demo, in which each visitor sees their own data alone.
 Builds the page and launches it; everything else is in ui/, estimators/ and engine/.
@@ -11,13 +11,39 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import threading
 import webbrowser
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from ui.web import janitor, policy, server
-from ui.web.access import Access, Mode
-from ui.web.server import Address, StartError
+if TYPE_CHECKING:
+    from ui.web.access import Access
+    from ui.web.server import Address
+
+SECONDS_TO_CLOSE = 2.0  # after the last answer
+
+
+def close_quietly() -> None:
+    """End without a traceback on Ctrl-C, SIGTERM and a closed terminal, from the first import to the last line.
+
+    While uvicorn answers it has handlers of its own, and raises the signal again when it has closed everything. Whatever
+    the end is, the helper processes end with this one (`engine/helper.py`); runs go on.
+    """
+
+    def close(number: int, frame: FrameType | None) -> None:
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, lambda number, frame: os._exit(128 + number))  # asked twice: at once
+        hurry = threading.Timer(SECONDS_TO_CLOSE, os._exit, [0])  # a handler that is still at work keeps nobody waiting
+        hurry.daemon = True
+        hurry.start()
+        sys.exit(0)
+
+    signal.signal(signal.SIGINT, close)
+    signal.signal(signal.SIGTERM, close)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # ignored under nohup
+        signal.signal(signal.SIGHUP, lambda number, frame: signal.raise_signal(signal.SIGTERM))
 
 
 def read_options(arguments: list[str] | None) -> argparse.Namespace:
@@ -38,13 +64,16 @@ def _port(words: str) -> int:
 
 def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = False) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
-    from engine import runs
+    from engine import runs, trash
     from engine.answers import Answers
     from estimators.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
+    from ui.web import janitor, server
+    from ui.web.access import Mode
 
     estimator, answers = Estimator(), Answers()
     estimator.warm_up()
+    trash.finish()
     runs.settle_all()
     stop = threading.Event()
     threading.Thread(target=janitor.keep_house, args=(stop, server.cache_folder()), daemon=True).start()
@@ -52,18 +81,13 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
     site = server.make_site(address, access)
     if mcp:
         site.mount_tools(estimator, address)
-    site.mount(
-        build_page(estimator, answers, demo=access.mode is Mode.DEMO), address, theme=theme(), css_paths=CSS_PATHS, head=HEAD
-    )
+    page = build_page(estimator, answers, demo=access.mode is Mode.DEMO)
+    site.mount(page, address, theme=theme(), css_paths=CSS_PATHS, head=HEAD)
 
     def opened() -> None:
         print(f"Fitting Room is open at {address.opened_at(access)}  (Ctrl-C closes it; runs go on)", flush=True)
-        if access.mode is Mode.TOKEN:
-            print("Whoever has that address has your data: give it only to people you trust.", flush=True)
-        if access.mode is Mode.DEMO:
-            print("It is a public demo: each visitor sees their own data alone, which is erased after an hour.", flush=True)
-        if mcp:
-            print(f"Its MCP tools are at {address.url}{policy.TOOLS_PATH}/gradio_api/mcp", flush=True)
+        for line in server.notes(address, access, mcp=mcp):
+            print(line, flush=True)
         if open_browser:
             threading.Thread(target=webbrowser.open, args=(address.opened_at(access),), daemon=True).start()
 
@@ -77,17 +101,22 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
 
 def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
+    from engine import redaction
+    from engine.home import PRIVATE_UMASK
+    from ui.web import server, switches
+
     options = read_options(arguments)
-    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    os.environ["GRADIO_TEMP_DIR"] = str(server.cache_folder())
+    os.umask(PRIVATE_UMASK)
+    redaction.redact_output()
     try:
-        server.refuse_open_switches()
+        switches.close()
         address = server.choose_address(options.host, options.port)
         lock = server.claim_home(address)
         access = server.choose_mode(address)
-    except StartError as error:
+    except server.StartError as error:
         print(error, file=sys.stderr)
         return 3
+    os.environ["GRADIO_TEMP_DIR"] = str(server.cache_folder())
     if address.port != options.port:
         print(f"Port {options.port} is in use, so this is on {address.port}.", file=sys.stderr)
     with lock:
@@ -96,4 +125,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    close_quietly()
     sys.exit(main())

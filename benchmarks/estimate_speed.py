@@ -60,8 +60,8 @@ class Process:
     @property
     def own(self) -> psutil.Process:
         """The process itself."""
-        assert self._process._child is not None
-        return psutil.Process(self._process._child.pid)
+        assert self._process.pid is not None
+        return psutil.Process(self._process.pid)
 
     def seconds(self) -> float:
         """The processor seconds that it has used."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -21,6 +22,7 @@ from tqdm import tqdm
 from engine import chains, compare, figures, forgetting, merge, runs
 from engine.chains import Chain
 from engine.compare import Comparison
+from engine.home import PRIVATE_UMASK
 from engine.plan import Plan, PlanError
 from engine.runs import Run
 
@@ -141,6 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
     resume_command = commands.add_parser("resume", help="let a run go on that was stopped or interrupted, from its checkpoint")
     resume_command.add_argument("run", metavar="RUN", help="the run's id, which is the name of its folder")
     options = parser.parse_args(arguments)
+    os.umask(PRIVATE_UMASK)
     try:
         if options.command == "resume":
             return told(to_its_end(runs.resume(options.run)), merged=False)

@@ -10,8 +10,11 @@ nothing of another visitor can be named. Layout:
     chains/<id>/        chain.json, events.jsonl, conductor.log
     splits/             which rows of a data set are held out, for each seed and share
     uploads/<id>.jsonl  data files that people uploaded
+    .trash/             what is being deleted, see trash.py
     compiled/           what numba compiled, where the program's own folder cannot be written to
     visitors/<key>/     the same layout again, for one visitor of a public demo
+
+Nobody else on the computer reads it: the folder has mode 0700, and the programs make their files under `PRIVATE_UMASK`.
 """
 
 from __future__ import annotations
@@ -19,12 +22,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 import platformdirs
 
+PRIVATE_UMASK = 0o077
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 
 
@@ -37,7 +42,8 @@ VISITOR_VARIABLE = "FITTINGROOM_VISITOR"
 def server_home() -> Path:
     """The data folder of the server, made if it is absent. Read anew each time, so that a test can point it elsewhere."""
     path = Path(os.environ.get("FITTINGROOM_HOME") or platformdirs.user_data_dir("fittingroom", appauthor=False))
-    path.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _tighten(path)
     return path.resolve()
 
 
@@ -71,6 +77,14 @@ def visiting(visitor: str | None) -> Iterator[None]:
         _visitor.reset(token)
 
 
+def _tighten(path: Path) -> None:
+    """Take others' rights to a data folder that an older version made. Somebody else's folder, and /tmp, stay as they are."""
+    found = path.stat()
+    if found.st_mode & 0o077 and found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX:
+        with contextlib.suppress(OSError):  # a mounted volume may know no modes
+            path.chmod(0o700)
+
+
 def runs_folder() -> Path:
     """The folder of all run folders, made if it is absent."""
     path = home() / "runs"
@@ -93,7 +107,7 @@ def free_bytes(folder: Path) -> int:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a small file as one step: a reader sees the old text or the new one, never half of it."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
+    with open(partial, "w", encoding="utf-8", errors="replace") as file:  # a lone surrogate in a name is no reason to fail
         file.write(text)
         file.flush()
         os.fsync(file.fileno())

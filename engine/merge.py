@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 EVENTS_FILE = "merge.jsonl"
 LOCK_FILE = "merge.lock"
+LOG_FILE = "merge.log"
 START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
 PROOF_PROMPTS = 16
 PROOF_NEW_TOKENS = 32
@@ -68,9 +69,10 @@ def start(run_id: str) -> None:
         raise _wrong(message, "Take the adapter: it works with its base model.")
     if status(run).state == "running":
         raise _wrong("this run is being merged already.", "Wait until it is done.")
-    (run.folder / EVENTS_FILE).unlink(missing_ok=True)
+    for earlier in (EVENTS_FILE, f"{LOG_FILE}.pid"):
+        (run.folder / earlier).unlink(missing_ok=True)
     events.EventLog(run.folder, EVENTS_FILE).write("queued", message="Starting.")
-    workers.launch("engine.merge", run.folder, "merge.log")
+    workers.launch("engine.merge", run.folder, LOG_FILE)
 
 
 def status(run: Run) -> MergeStatus:
@@ -84,6 +86,7 @@ def status(run: Run) -> MergeStatus:
     if last["kind"] == "failed":
         return MergeStatus(state="failed", message=last["message"])
     just_queued = last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS
+    just_queued = just_queued and not workers.launched_process_is_gone(run.folder, LOG_FILE)
     if not just_queued and not workers.lock_is_held(run.folder, LOCK_FILE):
         return MergeStatus(state="failed", message="The merge was interrupted. Start it again: nothing is lost.")
     return MergeStatus(state="running", fraction=last.get("fraction", 0.0), message=last["message"])

@@ -157,6 +157,18 @@ def _change_state(run_id: str, old: tuple[str, ...], new: str, reason: str = "")
         return changed.rowcount == 1
 
 
+@contextlib.contextmanager
+def removal(run_id: str) -> Iterator[Run | None]:
+    """Within it nobody can resume the run, and when it ends well the run's row is gone. Gives the run, if there is a row."""
+    with _database() as database:
+        database.execute("BEGIN IMMEDIATE")  # what is not committed when the connection is closed has not happened
+        row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run_id,)).fetchone()
+        yield _read(row) if row else None
+        database.execute("DELETE FROM runs WHERE id = ?", (run_id,))
+        database.execute("COMMIT")
+    _summaries.pop(run_id, None)
+
+
 # --- starting -------------------------------------------------------------------------------------------------------
 
 _children: dict[str, subprocess.Popen[bytes]] = {}  # the workers that this process started, to be reaped when they end
@@ -193,6 +205,7 @@ def _register(plan: Plan, name: str) -> Run:
     """Enter the run as "starting", unless another one is under way: two at once would share one GPU's memory."""
     settle_all()
     run_id = secrets.token_hex(16)
+    name = name.encode("utf-8", errors="replace").decode()  # SQLite has no lone surrogates
     with _database() as database:
         database.execute("BEGIN IMMEDIATE")
         try:
@@ -238,6 +251,8 @@ def resume(run_id: str) -> Run:
         PlanError: it has no checkpoint, its plan cannot start any more, or another run is under way.
     """
     run = get(run_id)
+    if run is not None and settle(run).is_active:
+        raise PlanError([Issue(field="run", message="is already running.", fix="Watch it on the Train tab.")])
     if run is None or resumable(run) is None:
         message = "has no checkpoint to go on from." if run is not None else "There is no run with this id."
         raise PlanError([Issue(field="run", message=message, fix="Start its plan again from History.")])
@@ -288,9 +303,22 @@ def settle_all() -> None:
 def _why_interrupted(run: Run, exit_code: int | None) -> str:
     steps = [event["step"] for event in events.since(run.folder)[0] if event["kind"] == "step"]
     where = f" at step {steps[-1]}" if steps else " before its first step"
+    if not run.folder.is_dir():
+        return (
+            f"Its folder, runs/{run.id} in the data folder, is gone: what it has learned is lost. Start it again from History."
+        )
     if exit_code is not None and exit_code < 0:
         return f"The worker was killed (signal {-exit_code}){where}. Start it again from History."
     return f"The worker ended{where} without a word: it was killed, or the machine went down. Start it again from History."
+
+
+def is_suspended(run: Run) -> bool:
+    """Whether the run's worker was suspended by a signal or a debugger: it lives, and does nothing."""
+    process = workers.find(run.pid, run.pid_started) if run.is_active else None
+    try:
+        return process is not None and process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+    except psutil.NoSuchProcess:
+        return False
 
 
 # --- stopping -------------------------------------------------------------------------------------------------------

@@ -39,13 +39,15 @@ def state(folder: Path, happened: Sequence[Event]) -> tuple[str, str]:
         return last["kind"], message
     if workers.lock_is_held(folder, LOCK_FILE):
         return "running", message
-    if last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS:
+    just_queued = last["kind"] == "queued" and time.time() - last["time"] < START_SECONDS
+    if just_queued and not workers.launched_process_is_gone(folder, LOG_FILE):
         return "starting", message
     return "interrupted", "It was cut off. Resume it: what has finished is kept."
 
 
 def launch(module: str, folder: Path) -> None:
     """Start the series' process, or start it again."""
+    (folder / f"{LOG_FILE}.pid").unlink(missing_ok=True)
     EventLog(folder).write("queued", message="Starting.")
     workers.launch(module, folder, LOG_FILE)
 

@@ -7,6 +7,7 @@ both are those on record: a reused pid is somebody else's process.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine.home import VISITOR_VARIABLE, current_visitor
+from engine.home import PRIVATE_UMASK, VISITOR_VARIABLE, current_visitor, write_atomically
 
 CODE_FOLDER = Path(__file__).resolve().parent.parent
 
@@ -43,7 +44,7 @@ def environment(visitor: str | None = None) -> dict[str, str]:
 def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[bytes]:
     """Start `python -m module RUN_FOLDER`; its output goes to a log in that folder, and nobody has to read it."""
     with open(run_folder / log_file, "ab") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", module, str(run_folder)],
             cwd=CODE_FOLDER,
             stdin=subprocess.DEVNULL,
@@ -51,7 +52,21 @@ def launch(module: str, run_folder: Path, log_file: str) -> subprocess.Popen[byt
             stderr=subprocess.STDOUT,
             start_new_session=True,
             env=environment(current_visitor()),
+            umask=PRIVATE_UMASK,
         )
+    with contextlib.suppress(OSError):  # the disk may be full
+        launched = {"pid": process.pid, "pid_started": start_time(process.pid)}
+        write_atomically(run_folder / f"{log_file}.pid", json.dumps(launched))
+    return process
+
+
+def launched_process_is_gone(run_folder: Path, log_file: str) -> bool:
+    """Whether the process that was launched last with this log has ended. False if that is not known."""
+    try:
+        launched = json.loads((run_folder / f"{log_file}.pid").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return find(launched["pid"], launched["pid_started"]) is None
 
 
 def start_time(pid: int) -> float | None:

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 from engine import checks, libraries, redaction, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
+from engine.home import PRIVATE_UMASK
 from engine.pipe import asked_by
 from engine.plan import Issue, Plan, PlanError, nearest
 from estimators.estimate import Estimate
@@ -229,6 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--jsonl", action="store_true", help="read a plan per line from stdin, print an estimate per line")
     options = parser.parse_args(arguments)
+    os.umask(PRIVATE_UMASK)
     redaction.redact_output()
     quiet(keep_errors=options.jsonl)
     if options.jsonl:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -17,7 +19,7 @@ from engine import data
 from engine.cleaning import Cleaned
 from engine.home import current_visitor, home
 from engine.methods import METHODS
-from engine.pipe import JsonProcess
+from engine.pipe import HelperStopped, JsonProcess
 from engine.plan import Issue, Plan, PlanError
 from engine.xray import Look, XRay
 from estimators import fixes, limits, measured, survey
@@ -31,6 +33,12 @@ from estimators.survey import GpuRow, MethodRow
 REMEMBERED = 512
 SECONDS_BETWEEN_COLLECTIONS = 5.0
 SECONDS_TO_CLEAN = 600  # a set of a GB is read twice and written once
+SECONDS_FOR_DATA = 120  # a look through all rows
+# An estimate took at most 4 s of CPU time after the imports, of a 405 B model too (benchmarks/estimate_speed.py).
+CPU_SECONDS = 30.0
+MEMORY = 4 * 2**30  # the process held 0.7 GB after estimates of a 405 B model, 1.5 GB after the table of all methods
+SECONDS_STOPPED = 600.0  # that a plan which was too slow or too large is not tried again
+OF_DATA = ("xray", "look")  # questions whose answer takes as long as the data are large
 Answer = TypeVar("Answer")
 
 
@@ -38,8 +46,10 @@ class Estimator:
     """Made once by the app; safe to call from several requests at once (they wait for each other)."""
 
     def __init__(self) -> None:
-        self._process = JsonProcess("estimators", "--jsonl", log=home() / "estimator.log")
+        self._process = JsonProcess("estimators", "--jsonl", log=home() / "estimator.log", memory=MEMORY)
         self._known: OrderedDict[tuple[str, str | None, str, str | None], Any] = OrderedDict()
+        # By plan: when and by what it cost the process its life.
+        self._stopped: OrderedDict[tuple[str, str | None], tuple[float, HelperStopped]] = OrderedDict()
         self._ready = threading.Event()
         self._closed = threading.Event()
 
@@ -142,15 +152,32 @@ class Estimator:
         for source in uploads:
             data.locate(source)
         key = (ask, only, plan.to_json(), current_visitor() if uploads else None)
-        if key not in self._known:
-            reply = next(iter(self._process.ask({"ask": ask, "plan": plan.to_dict(), "only": only})))
-            if "error" in reply:
-                raise PlanError([Issue(**issue) for issue in reply["issues"]])
-            self._known[key] = read(reply)
-            if len(self._known) > REMEMBERED:
-                self._known.popitem(last=False)
-        self._known.move_to_end(key)
-        return self._known[key]
+        if key in self._known:
+            self._known.move_to_end(key)
+            return self._known[key]
+        reply = self._answer(ask, plan, only)
+        if "error" in reply:
+            raise PlanError([Issue(**issue) for issue in reply["issues"]])
+        answer = self._known[key] = read(reply)
+        if len(self._known) > REMEMBERED:
+            self._known.popitem(last=False)
+        return answer
+
+    def _answer(self, ask: str, plan: Plan, only: str | None) -> dict[str, Any]:
+        """The process's answer. What cost it its life is not asked again soon: the page asks much about one plan."""
+        about_data = ask in OF_DATA
+        limits = {"timeout": SECONDS_FOR_DATA} if about_data else {"cpu_seconds": CPU_SECONDS}
+        key = (plan.to_json(), only if about_data else None)
+        since, error = self._stopped.get(key, (-math.inf, None))
+        if error is not None and time.monotonic() - since < SECONDS_STOPPED:
+            raise HelperStopped(error.issues)
+        try:
+            return next(iter(self._process.ask({"ask": ask, "plan": plan.to_dict(), "only": only}, **limits)))
+        except HelperStopped as error:
+            self._stopped[key] = (time.monotonic(), error)
+            if len(self._stopped) > REMEMBERED:
+                self._stopped.popitem(last=False)
+            raise
 
     def close(self) -> None:
         """End the process."""

@@ -49,14 +49,6 @@ def test_the_page_is_built_without_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_nothing_that_runs_code_from_files_or_shells() -> None:
-    for package in (*MAY_IMPORT, "benchmarks", "docs"):
-        for file in (ROOT / package).glob("**/*.py"):
-            text = file.read_text(encoding="utf-8")
-            for banned in ("trust_remote_code=True", "shell=True", "pickle.load", "torch.load(", "yaml.load(", "extractall"):
-                assert banned not in text, f"{banned} in {file.name}"
-
-
 def test_broad_excepts_stand_at_the_borders_only() -> None:
     borders = {"faults.py", "border.py"}
     for package in MAY_IMPORT:

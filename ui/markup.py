@@ -13,6 +13,7 @@ from ui import words
 STATES = {
     "starting": ("◌", "Starting"),
     "running": ("▶", "Running"),
+    "stalled": ("‖", "Stalled"),
     "finished": ("✓", "Finished"),
     "stopped": ("■", "Stopped"),
     "failed": ("✕", "Failed"),

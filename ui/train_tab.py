@@ -30,7 +30,8 @@ NO_RUN = "No run yet. Choose a plan and press Start training: it appears here."
 STOP, STOPPING = "Stop and keep what it has learned", "Stopping after this step…"
 STARTING = "The worker is starting."
 NOT_FOUND = "There is no run with this id."
-REASON_KINDS = {"finished": "good", "failed": "bad", "interrupted": "bad"}
+SUSPENDED = "Its process is suspended and trains nothing. Continue it with: kill -CONT {pid}"
+REASON_KINDS = {"stalled": "bad", "finished": "good", "failed": "bad", "interrupted": "bad"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,7 @@ class Watch:
     cursor: int = 0
     curves: Curves = dataclasses.field(default_factory=Curves)
     log: str = ""
+    suspended: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,14 @@ def look(run: Run, watch: Watch) -> Watch:
         watch = Watch(run_id=run.id)
     fresh, cursor = events.since(run.folder, watch.cursor)
     curves = watch.curves.extend(fresh) if fresh else watch.curves
-    return Watch(run_id=run.id, state=run.state, cursor=cursor, curves=curves, log=log_tail(run.folder / runs.LOG_FILE))
+    return Watch(
+        run_id=run.id,
+        state=run.state,
+        cursor=cursor,
+        curves=curves,
+        log=log_tail(run.folder / runs.LOG_FILE),
+        suspended=runs.is_suspended(run),
+    )
 
 
 def log_tail(file: Path) -> str:
@@ -162,16 +171,18 @@ def log_tail(file: Path) -> str:
         return ""
 
 
-def head(run: Run, curves: Curves) -> str:
+def head(run: Run, curves: Curves, *, suspended: bool = False) -> str:
     """Name, state, progress and the newest figures."""
+    state = "stalled" if suspended else run.state
+    why = SUSPENDED.format(pid=run.pid) if suspended else reason(run, curves)
     plan = run.plan
     what = f"{words.method_name(plan)} · {words.model_name(plan)} · started {words.moment(run.created)}"
     done, of = curves.step.get("step", 0), curves.step.get("max_steps")
     bar = markup.progress(done / of if of else 0.0, "Progress of the run")
     return (
-        f'<div class="run-title"><h2>{words.escape(run.name)}</h2>{markup.chip(run.state, "run-state")}</div>'
+        f'<div class="run-title"><h2>{words.escape(run.name)}</h2>{markup.chip(state, "run-state")}</div>'
         f'<p class="run-what">{words.escape(what)}</p>{bar}{markup.facts(facts(run, curves))}'
-        f"{markup.note(reason(run, curves), REASON_KINDS.get(run.state, 'plain'))}{_compared(run)}"
+        f"{markup.note(why, REASON_KINDS.get(state, 'plain'))}{_compared(run)}"
     )
 
 
@@ -217,7 +228,7 @@ def rendered(tab: TrainTab, run: Run, watch: Watch) -> dict[Component, Any]:
     has_result = not run.is_active and bool(downloads.artifacts(run))
     checkpoint = runs.resumable(run)
     return {
-        tab.head: head(run, watch.curves),
+        tab.head: head(run, watch.curves, suspended=watch.suspended),
         tab.stop: gr.update(visible=run.is_active),
         tab.resume: gr.update(visible=checkpoint is not None, value=resume_label(checkpoint)),
         tab.try_it: gr.update(visible=has_result),

@@ -139,6 +139,9 @@ def wire(tab: TryTab, answers: Answers) -> None:
         yield "", "", "", ""
         settings = {"max_new_tokens": int(max_new_tokens), "temperature": temperature, "image": image}
         for reply in answers.ask(run_id, prompt or "", **settings):
+            if reply.waiting:
+                yield waiting(reply.waiting), "", "", ""
+                continue
             yield reply.base, reply.tuned, drawn(image, reply.base_boxes), drawn(image, reply.tuned_boxes)
 
     gr.on(
@@ -169,6 +172,11 @@ def wire(tab: TryTab, answers: Answers) -> None:
     tab.images.select(take_image, tab.picker, [tab.image, tab.prompt], **quiet)
     tab.examples.input(guarded(str), tab.examples, tab.prompt, **quiet)
     tab.tab.select(guarded(refresh), tab.picker, tab.picker, **quiet)
+
+
+def waiting(before: int) -> str:
+    """What stands in for an answer while others are answered."""
+    return "Waiting: one question is answered before yours." if before == 1 else f"Waiting: {before} questions come first."
 
 
 def run_shown(tab: TryTab, plan: Plan | None) -> dict[Component, Any]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from engine import events, runs, workers
+from engine import events, merge, runs, series, workers
 from engine.plan import Plan, PlanError
 from engine.runs import Run
 
@@ -158,3 +160,64 @@ def test_a_bad_plan_leaves_nothing_behind(short_plan: Plan) -> None:
 def test_an_unknown_run_is_none() -> None:
     assert runs.get("nope") is None
     assert runs.stop("nope") is None
+
+
+@pytest.fixture
+def sleeper(short_plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """A run whose worker does nothing."""
+    process = subprocess.Popen(["sleep", "60"])
+    monkeypatch.setattr(workers, "launch", lambda *args: process)
+    yield runs.start(short_plan)
+    process.kill()
+    process.wait()
+
+
+def test_a_run_whose_folder_is_removed_says_so(sleeper: Run) -> None:
+    shutil.rmtree(sleeper.folder)
+    os.kill(sleeper.pid or 0, signal.SIGKILL)
+    assert f"Its folder, runs/{sleeper.id} in the data folder, is gone" in settled(sleeper.id).reason
+
+
+def test_a_suspended_worker_is_shown_as_stalled_until_it_goes_on(sleeper: Run) -> None:
+    from ui import train_tab
+
+    watch = train_tab.look(sleeper, train_tab.Watch())
+    os.kill(sleeper.pid or 0, signal.SIGSTOP)
+    time.sleep(0.2)
+    stalled = train_tab.look(sleeper, watch)
+    assert stalled != watch, "the page draws it anew"
+    shown = train_tab.head(sleeper, stalled.curves, suspended=stalled.suspended)
+    assert "Stalled" in shown
+    assert f"Continue it with: kill -CONT {sleeper.pid}" in shown
+    os.kill(sleeper.pid or 0, signal.SIGCONT)
+    time.sleep(0.2)
+    assert train_tab.look(sleeper, stalled) == watch
+
+
+def test_a_second_click_on_resume_says_that_it_runs(sleeper: Run) -> None:
+    with pytest.raises(PlanError, match=r"is already running\. Watch it on the Train tab\."):
+        runs.resume(sleeper.id)
+
+
+def test_a_merge_that_was_killed_before_its_first_event_is_not_shown_as_running(sleeper: Run) -> None:
+    runs._change_state(sleeper.id, runs.ACTIVE, "finished")
+    (sleeper.folder / "adapter").mkdir()
+    events.EventLog(sleeper.folder, merge.EVENTS_FILE).write("queued", message="Starting.")
+    assert merge.status(sleeper).state == "running"
+    launched = launch_and_kill(sleeper.folder, merge.LOG_FILE)
+    assert merge.status(sleeper).message == "The merge was interrupted. Start it again: nothing is lost."
+    events.EventLog(sleeper.folder).write("queued", message="Starting.")
+    launch_and_kill(sleeper.folder, series.LOG_FILE)
+    assert series.state(sleeper.folder, events.since(sleeper.folder)[0])[0] == "interrupted", "a chain or a comparison likewise"
+    assert launched.returncode == -signal.SIGKILL
+
+
+def launch_and_kill(folder: Path, log_file: str) -> subprocess.Popen:
+    """Start a process as a merge, a chain or a comparison is started, and kill it at once."""
+    process = REAL_LAUNCH("engine.merge", folder, log_file)
+    process.kill()
+    process.wait()
+    return process
+
+
+REAL_LAUNCH = workers.launch

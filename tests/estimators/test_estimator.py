@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from engine.demos import first_plan
@@ -135,8 +136,7 @@ def test_the_command_line_is_for_people(tmp_path: Path) -> None:
 def test_the_client_answers_again_after_its_process_was_killed() -> None:
     estimator = Estimator()
     first = estimator.ask(first_plan())
-    child = estimator._process._child
-    assert child is not None
+    child = psutil.Process(estimator._process.pid)
     child.kill()
     child.wait()
     assert estimator.ask(first_plan()) is first, "what is known needs no process"

@@ -117,7 +117,7 @@ def _loot(component: dict[str, Any], victim: Victim) -> Any:
     kind, props = component["type"], component["props"]
     if kind == "dropdown" and "data" in str(props.get("label")).lower():
         return victim.source.path
-    if kind in ("textbox", "code", "state") and not props.get("max_lines") == 1:
+    if kind in ("textbox", "code", "state") and props.get("max_lines") != 1:
         return victim.run.plan_json
     return victim.run.id if kind in ("dropdown", "textbox") else props.get("value")
 

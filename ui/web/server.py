@@ -25,7 +25,9 @@ from engine.home import home, server_home, write_atomically
 from ui.web import routes
 from ui.web.access import FEWEST_TOKEN_CHARACTERS, TOKEN_VARIABLE, Access, Mode, mode_here
 from ui.web.border import MAX_UPLOAD_BYTES, Border, Event, Events, Hosts
+from ui.web.connections import PatientProtocol
 from ui.web.policy import TOOLS_PATH, Need
+from ui.web.switches import StartError
 
 if TYPE_CHECKING:
     import gradio
@@ -36,12 +38,6 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100
 GRACE_SECONDS = 1  # for answers that are under way when the server is told to end
 MOST_WAITING_EVENTS = 500  # of all callers; a page that loads sends about twenty (faults.md, T30)
-# Switches of Gradio's that open the file system or the code to visitors.
-REFUSED_VARIABLES = ("GRADIO_ALLOWED_PATHS", "GRADIO_VIBE_MODE", "GRADIO_SHARE", "GRADIO_MCP_SERVER")
-
-
-class StartError(Exception):
-    """The server cannot start; the text is one sentence with the remedy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,13 +64,6 @@ class Address:
 # --- starting -------------------------------------------------------------------------------------------------------
 
 
-def refuse_open_switches() -> None:
-    """Refuse to start under environment variables that would open Gradio behind our back."""
-    for name in REFUSED_VARIABLES:
-        if os.environ.get(name, "").lower() not in ("", "0", "false"):
-            raise StartError(f"{name} is set, and it would open this server to others. Unset it and start again.")
-
-
 def choose_mode(address: Address) -> Access:
     """How callers are treated, and the environment that the processes of this mode need. Raises `StartError`."""
     token = os.environ.get(TOKEN_VARIABLE, "")
@@ -87,6 +76,18 @@ def choose_mode(address: Address) -> Access:
     os.environ[visitors.DEMO_VARIABLE] = "1" if access.mode is Mode.DEMO else "0"
     os.environ.pop(TOKEN_VARIABLE, None)  # no process that is started needs it
     return access
+
+
+def notes(address: Address, access: Access, *, mcp: bool) -> list[str]:
+    """What is printed below the address when the server is open."""
+    lines = []
+    if access.mode is Mode.TOKEN:
+        lines.append("Whoever has that address has your data and this computer's GPU: give it only to people you trust.")
+    if access.mode is Mode.DEMO:
+        lines.append(f"It is a public demo: visitors see their own data alone, and it is erased after {visitors.KEPT_WORDS}.")
+    if mcp:
+        lines.append(f"Its MCP tools are at {address.url}{TOOLS_PATH}/gradio_api/mcp")
+    return lines
 
 
 def choose_address(host: str, port: int) -> Address:
@@ -236,6 +237,7 @@ def answer(app: fastapi.FastAPI, address: Address, opened: Callable[[], None]) -
         app,
         host=address.host,
         port=address.port,
+        http=PatientProtocol,
         log_level="warning",
         timeout_graceful_shutdown=GRACE_SECONDS,
         server_header=False,
