@@ -11,7 +11,7 @@ import gradio as gr
 from gradio.components import Component
 
 from engine import examples, objectives, runs
-from engine.data.pictures import Box, picture
+from engine.data.pictures import Box, uploaded
 from engine.demos import DEMOS
 from engine.plan import Issue, Plan, PlanError
 from ui import data_views, markup, run_picker
@@ -189,7 +189,7 @@ def run_shown(tab: TryTab, plan: Plan | None) -> dict[Component, Any]:
 
 def drawn(image: str | None, boxes: Sequence[Box]) -> str:
     """The image with the boxes that a detector draws; nothing without boxes."""
-    return data_views.figure(dataclasses.replace(picture(image), boxes=tuple(boxes))) if image and boxes else ""
+    return data_views.figure(dataclasses.replace(uploaded(image), boxes=tuple(boxes))) if image and boxes else ""
 
 
 def refresh(run_id: str | None) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import orjson
 
 from engine.data import coco, limits, pictures
 from engine.data.values import BadRow, keys_in
+from engine.faults import disk_is_full
 from engine.plan import Issue, PlanError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
@@ -44,6 +45,11 @@ def unpack(archive: Path, target: Path) -> None:
         raise
     except BROKEN as error:
         raise _wrong(f"the zip cannot be read ({str(error)[:80]}).", "Make it again, without a password.") from None
+    except OSError as error:
+        if disk_is_full(error):
+            raise
+        message = "the zip cannot be read (its list names places that are not in it)."
+        raise _wrong(message, "Make it again.") from None
 
 
 def _refuse_long_directory(archive: Path) -> None:

@@ -19,6 +19,7 @@ MAX_LINE_BYTES = 64 * MB  # of one row; the longest book is 20 MB
 MOST_ROWS = 2_000_000  # of one file; read in about 20 s
 MOST_COLUMNS = 1_000
 MOST_VALUES = 2_000_000  # in one row: a value of JSON takes up to 30 times its bytes as a Python object
+MOST_LINES_OF_RECORD = 500_000  # of a CSV file: a field in quotes may have many
 MOST_DEPTH = 100  # lists and objects inside of each other; orjson writes at most 254
 MOST_NAME = 200  # characters of a column, a class or a file that are shown
 LARGEST_NUMBER = 2**63  # tables keep numbers in 64 bits with a sign

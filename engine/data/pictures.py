@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.data import limits
+from engine.data import limits, sandbox
 from engine.data.values import BadRow, Row
 
 if TYPE_CHECKING:
@@ -131,6 +131,11 @@ def picture(image: Any, objects: Sequence[Row] = (), *, most: int = SHOWN_PIXELS
     opened.save(file, format=kind, quality=85)
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
     return Picture(source=source, width=width, height=height, boxes=boxes)
+
+
+def uploaded(file: str) -> Picture:
+    """The picture of an image that somebody has uploaded, made in a process with limits. Raises `PlanError`."""
+    return Picture.from_dict(sandbox.run("picture", {"image": file}, name="the image"))
 
 
 def _share(one: Row, width: int, height: int) -> Box:

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.data import images, limits, pictures, previews, sandbox, scanning
+from engine.data import hub, images, limits, pictures, previews, scanning
 from engine.data.formats import Recognition
-from engine.faults import disk_is_full, explain
-from engine.plan import PlanError
+from engine.faults import disk_is_full, explain, in_plain_words
+from engine.plan import DataSource, PlanError
 
 WORN = 400 * 2**20  # bytes of memory at the peak: a reader that took so much is not used again
-MOST_WRITTEN = 256 * 2**20  # bytes of one file
 
 
 def _scan(request: Mapping[str, Any]) -> Any:
@@ -40,11 +39,17 @@ def _picture(request: Mapping[str, Any]) -> Any:
     return dataclasses.asdict(pictures.picture(request["image"]))
 
 
+def _fetch(request: Mapping[str, Any]) -> Any:
+    with in_plain_words():
+        hub.fetch_here(DataSource(**request["source"]))
+
+
 WORKS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "scan": _scan,
     "preview": _preview,
     "unpack": _unpack,
     "picture": _picture,
+    "fetch": _fetch,
 }
 
 
@@ -69,12 +74,12 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"issues": [vars(explain(error))]}
 
 
-def main() -> None:
-    """Answer until the asker goes away."""
+def main(memory: int, written: int) -> None:
+    """Answer until the asker goes away, within so many bytes of memory, and of a file that is written."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that asks
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no reply
-    _limit_memory()
+    _limit(memory, written)
     for line in sys.stdin.buffer:
         request = json.loads(line)
         _limit_time(request["seconds"])
@@ -82,15 +87,15 @@ def main() -> None:
         replies.flush()
 
 
-def _limit_memory() -> None:
+def _limit(memory: int, written: int) -> None:
     """Memory, the size of written files, and no core dumps. Where the system has no such limits, the asker watches."""
     if sys.platform == "win32":
         return
     import resource
 
     if sys.platform == "linux":
-        resource.setrlimit(resource.RLIMIT_AS, (sandbox.MEMORY, sandbox.MEMORY))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (written, written))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -106,13 +111,12 @@ def _limit_time(seconds: int) -> None:
 
 
 def _peak() -> int:
-    """Bytes of memory at the most so far; 0 where the system does not say."""
+    """Bytes of memory at the most so far; 0 where the system does not say. (`ru_maxrss` counts the parent's too.)"""
     if sys.platform != "linux":
         return 0
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return next((int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:")), 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(int(sys.argv[1]), int(sys.argv[2]))

@@ -320,7 +320,17 @@ def _unfit(row: Any) -> str | None:
 def _csv(stream: IO[bytes], *, tabs: bool) -> Iterator[Numbered]:
     """Rows of a table whose first line names the columns. A record's number is the line that it starts on."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    lines = (line.decode("utf-8", "surrogateescape") for line in _short_lines(stream))
+    inside = 0  # lines of the record that is being read
+
+    def decoded() -> Iterator[str]:
+        nonlocal inside
+        for line in _short_lines(stream):
+            inside += 1
+            if inside > limits.MOST_LINES_OF_RECORD:
+                raise UnreadableFile("has a quote that is never closed.", "Close it, or write the table as JSONL.")
+            yield line.decode("utf-8", "surrogateescape")
+
+    lines = decoded()
     head = next(lines, "").removeprefix("\ufeff")
     delimiter = "\t" if tabs else max(",;\t|", key=head.count)
     if head.count(delimiter) >= limits.MOST_COLUMNS:
@@ -332,7 +342,7 @@ def _csv(stream: IO[bytes], *, tabs: bool) -> Iterator[Numbered]:
         raise UnreadableFile("names a column twice in its first line.", "Give each column its own name.")
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
-        number = reader.line_num + 2  # after the names
+        number, inside = reader.line_num + 2, 0  # after the names
         try:
             fields = next(reader)
         except StopIteration:

@@ -3,7 +3,8 @@
     sandbox.run("scan", {...}, name="rows.parquet", size=17_000)
 
 Whatever a parser does there, the process that asks goes on and gets one sentence. A reader answers JSON lines, is kept
-for the next request, and ends with the process that started it. It gets no tokens: its environment is a short list.
+for the next request, and ends with the process that started it. It gets no tokens: its environment is a short list. A set
+of the hub is fetched by a reader of its own (`fetch`), which has the network and the token.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ import psutil
 
 from engine.home import ASSETS
 from engine.plan import Issue, PlanError
-from engine.workers import CODE_FOLDER
+from engine.workers import CODE_FOLDER, environment
 
 log = logging.getLogger("fittingroom.data")
 
 # Assumptions. A scan takes 9 us for a short row, so 18 s for as many as a file may have, and 0.2 s for 10 MB of long ones
 # (measured on one core of 2.5 GHz); a reader with Arrow loaded takes 120 MB.
 MEMORY = 1536 * 2**20
+WRITTEN = 256 * 2**20  # bytes of one file that a reader writes
+FETCH_MEMORY = 4 * 2**30
+FETCH_WRITTEN = 8 * 2**30  # `hub.MOST_BYTES`, and the last row
+FETCH_SECONDS = 1800
 SECONDS = 40  # of CPU time, for a file of any size
 BYTES_PER_SECOND = 2 * 2**20  # each so many bytes of the file add a second
 WALL = 3  # times the CPU time, on a busy machine
@@ -68,18 +73,40 @@ def run(work: str, request: Mapping[str, Any], *, name: str, size: int = 0) -> A
     `name` is what a person calls the file, and `size` its bytes, for the time that it may take. Raises `PlanError` with
     the reader's own issues, or with the limit that it ran into.
     """
-    if not _free.acquire(timeout=SECONDS_TO_WAIT):
+    with _one_of(_free):
+        reader = _take()
+        reply = reader.ask({"work": work, "seconds": SECONDS + size // BYTES_PER_SECOND, **request}, name)
+        if reply["worn"]:
+            reader.close()
+        else:
+            _idle.append(reader)
+    return _result(reply, name)
+
+
+def fetch(request: Mapping[str, Any], *, name: str) -> None:
+    """Fetch a set of the hub, which is parsed on the way. Raises `PlanError`."""
+    with _one_of(_free_to_fetch):
+        reader = Reader(memory=FETCH_MEMORY, written=FETCH_WRITTEN, variables=environment())
+        try:
+            reply = reader.ask({"work": "fetch", "seconds": FETCH_SECONDS, **request}, name)
+        finally:
+            reader.close()
+    _result(reply, name)
+
+
+@contextlib.contextmanager
+def _one_of(free: threading.BoundedSemaphore) -> Iterator[None]:
+    """The right to use a reader. Raises `Busy` when none is free for a while."""
+    if not free.acquire(timeout=SECONDS_TO_WAIT):
         message = "other files are being read at the moment."
         raise Busy([Issue(field="datasets", message=message, fix="Try again in a minute.")])
     try:
-        reader = _take()
-        reply = reader.ask({"work": work, "seconds": SECONDS + size // BYTES_PER_SECOND, **request}, name)
+        yield
     finally:
-        _free.release()
-    if reply["worn"]:
-        reader.close()
-    else:
-        _idle.append(reader)
+        free.release()
+
+
+def _result(reply: Mapping[str, Any], name: str) -> Any:
     if "limit" in reply:
         raise PlanError([_limit(reply["limit"], name)])
     if "issues" in reply:
@@ -94,6 +121,7 @@ def warm() -> None:
 
 _idle: list[Reader] = []
 _free = threading.BoundedSemaphore(MOST_AT_ONCE)
+_free_to_fetch = threading.BoundedSemaphore(MOST_AT_ONCE)
 
 
 def _take() -> Reader:
@@ -111,15 +139,17 @@ def _take() -> Reader:
 class Reader:
     """One child process and the file that its errors go to."""
 
-    def __init__(self) -> None:
+    def __init__(self, memory: int = MEMORY, written: int = WRITTEN, variables: Mapping[str, str] | None = None) -> None:
+        passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
+        self.memory = memory
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the reader lives)
         self.child = subprocess.Popen(
-            [sys.executable, "-m", "engine.data.reader"],
+            [sys.executable, "-m", "engine.data.reader", str(memory), str(written)],
             cwd=CODE_FOLDER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={name: os.environ[name] for name in PASSED_ON if name in os.environ} | SET,
+            env=dict(passed_on | SET if variables is None else variables),
         )
 
     def ask(self, request: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -148,7 +178,7 @@ class Reader:
         with contextlib.suppress(psutil.NoSuchProcess):
             process, end = psutil.Process(self.child.pid), time.monotonic() + seconds
             while not answered.wait(SECONDS_BETWEEN_LOOKS):
-                cause = "time" if time.monotonic() > end else "memory" if process.memory_info().rss > MEMORY else ""
+                cause = "time" if time.monotonic() > end else "memory" if process.memory_info().rss > self.memory else ""
                 if cause:
                     ended_by.append(cause)
                     self.child.kill()

@@ -150,12 +150,18 @@ def usable_rows(file: Path, recognition: Recognition) -> Iterator[tuple[int, For
             yield number, *result
 
 
-def _results(file: Path, recognition: Recognition) -> Iterator[tuple[int, tuple[Format, Row] | BadRow]]:
+def _results(
+    file: Path, recognition: Recognition, tally: _Tally | None = None
+) -> Iterator[tuple[int, tuple[Format, Row] | BadRow]]:
+    """The number and the row of each, or what is wrong with it. The columns of the first one go into the tally."""
     types: dict[str, type] = {}
+    first = tally is not None
     for number, raw, problem in rows_of(file):
         if problem is not None:
             yield number, BadRow(problem)
             continue
+        if first and tally is not None:
+            tally.columns, first = _columns(raw), False
         try:
             if isinstance(raw, dict) and len(raw) > limits.MOST_COLUMNS:
                 raise BadRow(f"has more than {limits.MOST_COLUMNS:,} columns")
@@ -186,8 +192,7 @@ def read_through(file: Path, name: str, recognition: Recognition) -> Scan:
     """Read a file from its beginning to its end, in this process. `name` is what a person calls it."""
     tally = _Tally()
     try:
-        tally.columns = _first_columns(file)
-        for number, result in _results(file, recognition):
+        for number, result in _results(file, recognition, tally):
             if isinstance(result, BadRow):
                 _count_problem(tally, f"{unit_of(file)} {number} of {name} {result}", result)
             else:
@@ -221,9 +226,8 @@ def unit_of(file: Path) -> str:
     return _units[file]
 
 
-def _first_columns(file: Path) -> tuple[str, ...]:
-    first = next((row for _, row, problem in rows_of(file) if problem is None), None)
-    names = [str(name) for name in first][: limits.MOST_COLUMNS] if isinstance(first, dict) else []
+def _columns(row: Any) -> tuple[str, ...]:
+    names = [str(name) for name in row][: limits.MOST_COLUMNS] if isinstance(row, dict) else []
     return tuple(name for name in names if len(name) <= limits.MOST_NAME)
 
 
@@ -240,7 +244,6 @@ def _count(tally: _Tally, found: Format, row: Row) -> None:
 
 
 def _count_problem(tally: _Tally, sentence: str, problem: BadRow) -> None:
-    sentence = printable(sentence if len(sentence) <= MOST_SAID else f"{sentence[:MOST_SAID]}…")
     if isinstance(problem, EmptyRow):
         tally.empty += 1
         tally.first_empty = tally.first_empty or sentence
@@ -248,10 +251,11 @@ def _count_problem(tally: _Tally, sentence: str, problem: BadRow) -> None:
     tally.bad += 1
     if isinstance(problem, UnknownColumns) and tally.unknown:
         return  # told once: the other rows have the same columns
+    if len(tally.shown) < SHOWN_ISSUES:
+        sentence = printable(sentence if len(sentence) <= MOST_SAID else f"{sentence[:MOST_SAID]}…")
+        tally.shown.append(sentence)
     if isinstance(problem, UnknownColumns):
         tally.unknown = sentence
-    if len(tally.shown) < SHOWN_ISSUES:
-        tally.shown.append(sentence)
 
 
 # Columns whose values are kept as they are: one type from the first row to the last.

@@ -98,7 +98,9 @@ def label_in(row: Row) -> Any:
         raise BadRow("has no label")
     if not isinstance(value, (str, int, float)):
         raise BadRow(f"has {kind_of(value)} as its label")
-    if isinstance(value, str) and len(value) > limits.MOST_NAME:
+    if not isinstance(value, str):
+        check_number(value)
+    elif len(value) > limits.MOST_NAME:
         raise BadRow(f"has a label of more than {limits.MOST_NAME} characters")
     return value
 

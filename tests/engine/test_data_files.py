@@ -322,7 +322,7 @@ def test_a_fetched_set_is_a_file_like_any_other(monkeypatch: pytest.MonkeyPatch)
     where = DataSource(path="someone/rows", config="first", split="test")
     monkeypatch.setattr(hub, "_refuse_if_refused", lambda source: None)  # stands for the network alone
     monkeypatch.setattr(hub, "_stream", lambda source: iter([{"text": "a"}, {"text": "b"}]))
-    data.fetch(where)
+    hub.fetch_here(where)
     assert data.load((where,)) == [{"text": "a"}, {"text": "b"}]
     assert data.title(where) == "someone/rows"
     other = DataSource(path="someone/rows", config="second", split="test")
