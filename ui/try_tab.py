@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from engine import examples, objectives, runs
+from engine.data import limits
 from engine.data.pictures import Box, uploaded
 from engine.demos import DEMOS
 from engine.plan import Issue, Plan, PlanError
@@ -62,6 +64,8 @@ class TryTab:
 
 def build(tab: gr.Tab) -> TryTab:
     """Lay the tab out, without a run."""
+    # Gradio opens what is uploaded here before any code of ours; Pillow refuses an image of twice as many pixels.
+    Image.MAX_IMAGE_PIXELS = limits.MOST_PIXELS // 2
     with gr.Column(elem_classes=["page"], min_width=0):
         with gr.Row(elem_classes=["page-head"]):
             markup.block(markup.heading("Try", "Ask the model that you trained, beside the one it came from."))

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import orjson
 
 from engine import janitor
-from engine.data import hub, scanning, sources
+from engine.data import hub, limits, scanning, sources
 from engine.data.formats import Recognition
 from engine.data.values import Row
-from engine.plan import DataSource, PlanError
+from engine.plan import DataSource, Issue, PlanError
 
 if TYPE_CHECKING:
     import datasets
@@ -63,6 +63,9 @@ def load(sources_: tuple[DataSource, ...], accepts: tuple[str, ...] = (), *, ski
         if found.errors and not (skip_bad and found.rows):
             raise PlanError(found.errors)
         shapes.add(found.format)
+        if len(rows) + found.rows * source.weight > limits.MOST_ROWS:
+            message = f"are more than {limits.MOST_ROWS:,} rows, as their weights count them."
+            raise PlanError([Issue(field="datasets", message=message, fix="Use smaller weights, or fewer sets.")])
         rows += weighted([row for _, row in iterate(source, accepts)], source.weight)
     if len(shapes) > 1:
         raise sources.wrong("the chosen sets have different formats.", "Choose sets of one format.")
