@@ -25,6 +25,7 @@ from engine.plan import Issue, PlanError
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 COPY_BYTES = 2**20
+LINES_OF_ROW = 10  # of metadata in CSV: a caption in quotes may have several
 THUMBNAILS = 4  # of the images of one row
 # How Python packs and what Windows, macOS and Linux make by default; other methods are parsers that nobody needs here.
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -74,6 +75,10 @@ def _refuse_long_directory(archive: Path) -> None:
 
 
 END_BYTES = 2**16 + 22 + 20 + 56  # a comment, the end record, and the two of large archives
+
+
+def _too_many_rows() -> PlanError:
+    return _wrong(f"the metadata has more than {limits.MOST_FILES:,} rows.", "Write a row for each image.")
 
 
 def _too_many() -> PlanError:
@@ -149,11 +154,13 @@ def _metadata(bundle: zipfile.ZipFile, members: list[zipfile.ZipInfo]) -> dict[s
         return _boxes(bundle, members) or None
     try:
         text = bundle.read(found).decode("utf-8-sig")
+        if text.count("\n") > LINES_OF_ROW * limits.MOST_FILES:  # before an object is made of each
+            raise _too_many_rows()
         rows = list(csv.DictReader(io.StringIO(text))) if found.filename.endswith(".csv") else _json_rows(text)
     except (UnicodeDecodeError, orjson.JSONDecodeError, csv.Error, BadRow) as error:
         raise _wrong(f"{PurePosixPath(found.filename).name} cannot be read ({str(error)[:80]}).", "Mend it.") from None
     if len(rows) > limits.MOST_FILES:
-        raise _wrong(f"the metadata has more than {limits.MOST_FILES:,} rows.", "Write a row for each image.")
+        raise _too_many_rows()
     if not all(isinstance(row, dict) and isinstance(row.get("file_name"), str) for row in rows):
         raise _wrong("the metadata has a row without file_name.", 'Write {"file_name": "a.png", "text": "..."}.')
     home = PurePosixPath(found.filename).parent
