@@ -54,7 +54,7 @@ LEFT_FREE = 256 * MB  # of the disk, for what runs write
 # The first versions without a known way to run code or to write outside of memory from a data file.
 FLOORS = {
     "pyarrow": (14, 0, 1),  # https://github.com/advisories/GHSA-5wvp-7f3h-6wmm (CVE-2023-47248)
-    "pillow": (10, 3, 0),  # https://github.com/advisories/GHSA-44wm-f244-xhp3 (CVE-2024-28219)
+    "pillow": (10, 3, 0),  # https://nvd.nist.gov/vuln/detail/CVE-2024-28219
     "datasets": (4, 0, 0),  # loading scripts are gone (https://github.com/huggingface/datasets/releases/tag/4.0.0)
 }
 

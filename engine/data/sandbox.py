@@ -31,8 +31,7 @@ from engine.workers import CODE_FOLDER, environment
 
 log = logging.getLogger("fittingroom.data")
 
-# Assumptions. A scan takes 9 us for a short row, so 18 s for as many as a file may have, and 0.2 s for 10 MB of long ones
-# (measured on one core of 2.5 GHz); a reader with Arrow loaded takes 120 MB.
+# Assumptions, but for one measurement: a scan takes 9 us of CPU time for a short row, so 18 s for as many as a file may have.
 MEMORY = 1536 * 2**20
 WRITTEN = 256 * 2**20  # bytes of one file that a reader writes
 FETCH_MEMORY = 4 * 2**30
