@@ -16,9 +16,8 @@ from gradio.components import Component
 
 from engine import data, lengths
 from engine.cleaning import CLEANINGS
-from engine.data import FORMATS, SHAPES, images, scanning, sources
+from engine.data import FORMATS, SHAPES, sources
 from engine.data.formats import NAMES, Recognition
-from engine.data.values import BadRow
 from engine.plan import DataSource, Plan, PlanError
 from ui import charts, data_views, form, markup, mixture, words
 from ui.border import guarded
@@ -229,21 +228,14 @@ def _others(plan: Plan) -> str:
 def preview(source: DataSource, accepts: tuple[str, ...], becomes: str) -> str:
     """The first rows as they are in the file, and as training gets them."""
     try:
-        raw = [row for _, row in scanning.first_rows(source, SHOWN_ROWS) if isinstance(row, dict)]
+        found = data.preview(source, accepts, SHOWN_ROWS)
     except PlanError:
         return ""
-    recognition, read = Recognition(mapping=source.columns, accepts=accepts), []
-    for row in raw:
-        try:
-            read.append(recognition.read(row)[1])
-        except BadRow:
-            continue
-    folder = sources.locate(source).parent
-    raw, read = ([images.as_thumbnails(row, folder) for row in rows] for rows in (raw, read))
-    if read == raw:
-        return data_views.rows_table(raw, AS_THEY_ARE)
+    if found.same:
+        return data_views.rows_table(found.raw, AS_THEY_ARE)
     told = f"What training gets: {', '.join(SHAPES[becomes])}" if becomes else ""
-    return data_views.rows_table(raw, "The file's first rows") + (data_views.rows_table(read, told) if read else "")
+    raw = data_views.rows_table(found.raw, "The file's first rows")
+    return raw + (data_views.rows_table(found.read, told) if found.read else "")
 
 
 def _columns(tab: DataTab, source: DataSource, columns: tuple[str, ...]) -> dict[Component, Any]:

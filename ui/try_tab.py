@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from gradio.components import Component
+from PIL import Image
 
 from engine import examples, objectives, runs
-from engine.data.pictures import Box, picture
+from engine.data import limits
+from engine.data.pictures import Box, uploaded
 from engine.demos import DEMOS
 from engine.plan import Issue, Plan, PlanError
 from ui import data_views, markup, run_picker
@@ -62,6 +64,8 @@ class TryTab:
 
 def build(tab: gr.Tab) -> TryTab:
     """Lay the tab out, without a run."""
+    # Gradio opens what is uploaded here before any code of ours; Pillow refuses an image of twice as many pixels.
+    Image.MAX_IMAGE_PIXELS = limits.MOST_PIXELS // 2
     with gr.Column(elem_classes=["page"], min_width=0):
         with gr.Row(elem_classes=["page-head"]):
             markup.block(markup.heading("Try", "Ask the model that you trained, beside the one it came from."))
@@ -197,7 +201,7 @@ def run_shown(tab: TryTab, plan: Plan | None) -> dict[Component, Any]:
 
 def drawn(image: str | None, boxes: Sequence[Box]) -> str:
     """The image with the boxes that a detector draws; nothing without boxes."""
-    return data_views.figure(dataclasses.replace(picture(image), boxes=tuple(boxes))) if image and boxes else ""
+    return data_views.figure(dataclasses.replace(uploaded(image), boxes=tuple(boxes))) if image and boxes else ""
 
 
 def refresh(run_id: str | None) -> dict[str, Any]:

@@ -11,7 +11,11 @@
     coco.py       boxes round things on images, and COCO's files
     pictures.py   images opened, checked, and made small for the page
     hub.py        data sets of the hub, fetched once
+    limits.py     how much of a file is read
     scanning.py   one pass over a file: what it holds, what is wrong with it
+    previews.py   its first rows, for the page
+    sandbox.py    a process with limits, which reads a file first
+    reader.py     what that process runs
     rows.py       the rows of a plan: loaded, mixed, split
 
 No torch in here; the web process uses it too.
@@ -20,8 +24,8 @@ No torch in here; the web process uses it too.
 from engine.data.formats import FORMATS, SHAPES, Format, Recognition, roles, texts
 from engine.data.hub import fetch
 from engine.data.rows import as_dataset, as_trl, held_out_places, iterate, load, row_id, split, store_upload
-from engine.data.scanning import SHOWN_ISSUES, Scan, first_rows, scan
-from engine.data.sources import UPLOAD_ID, fingerprint, is_hub, locate, title, uploads
+from engine.data.scanning import SHOWN_ISSUES, Scan, preview, scan
+from engine.data.sources import UPLOAD_ID, fingerprint, is_hub, locate, title, uploads, uploads_bytes
 from engine.data.values import Row
 from engine.home import uploads_folder
 
@@ -38,12 +42,12 @@ __all__ = [
     "as_trl",
     "fetch",
     "fingerprint",
-    "first_rows",
     "held_out_places",
     "is_hub",
     "iterate",
     "load",
     "locate",
+    "preview",
     "roles",
     "row_id",
     "scan",
@@ -52,5 +56,6 @@ __all__ = [
     "texts",
     "title",
     "uploads",
+    "uploads_bytes",
     "uploads_folder",
 ]

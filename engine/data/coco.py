@@ -73,15 +73,20 @@ def rows(values: Row) -> Iterator[Row]:
 
     Crowds (`iscrowd`) are left out: their boxes are round many things at once, and detectors are not trained on them.
     """
-    names = {one.get("id"): one.get("name") for one in values.get("categories") or () if isinstance(one, dict)}
+    categories = values.get("categories")
+    named = [one for one in categories if isinstance(one, dict)] if isinstance(categories, list) else []
+    names = {one["id"]: one.get("name") for one in named if isinstance(one.get("id"), (int, str))}
     found: defaultdict[Any, list[Row]] = defaultdict(list)
     for one in values["annotations"]:
         if not isinstance(one, dict) or not isinstance(one.get("image_id"), (int, str)):
             raise BadRow("has an annotation without an image")
         if not one.get("iscrowd"):
-            label = names.get(one.get("category_id"), one.get("category_id"))
+            kind = one.get("category_id")
+            label = names.get(kind, kind) if isinstance(kind, (int, str)) else None
             found[one["image_id"]].append({"bbox": one.get("bbox"), "label": label})
     for image in values["images"]:
         if not isinstance(image, dict) or not isinstance(image.get("file_name"), str):
             raise BadRow("has an image without a file_name")
-        yield {"file_name": image["file_name"], "objects": found[image.get("id")]}
+        if not isinstance(image.get("id"), (int, str)):
+            raise BadRow("has an image without an id")
+        yield {"file_name": image["file_name"], "objects": found[image["id"]]}

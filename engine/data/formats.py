@@ -218,6 +218,8 @@ _ROWS = (
     ),
 )  # fmt: skip
 FORMATS: dict[str, Format] = {row.key: row for row in _ROWS}
+_ALL_NAMES = frozenset(name for row in _ROWS for role in (*row.columns, *row.optional) for name in NAMES.get(role, (role,)))
+MOST_KNOWN = 1_000  # sets of columns that are remembered: a stranger's file may have another one in each row
 
 
 # --- recognising ----------------------------------------------------------------------------------------------------
@@ -233,7 +235,7 @@ class Recognition:
 
     mapping: Mapping[str, str] = field(default_factory=dict)
     accepts: tuple[str, ...] = ()
-    _known: dict[tuple[str, ...], tuple[Format, tuple[tuple[str, str], ...]]] = field(default_factory=dict)
+    _known: dict[tuple[str, ...], tuple[Format, tuple[tuple[str, str], ...]] | None] = field(default_factory=dict)
 
     def format_of(self, columns: Iterable[str]) -> Format | None:
         """The format of rows with these columns, if it is clear."""
@@ -262,15 +264,22 @@ class Recognition:
         return {role: row[column] for role, column in self.mapping.items()}
 
     def _found(self, columns: tuple[str, ...]) -> tuple[Format, tuple[tuple[str, str], ...]]:
-        if columns not in self._known:
-            fitting = [found for found in (_fit(row, columns) for row in FORMATS.values()) if found]
-            if not fitting:
-                shown = ", ".join(map(str, columns[:6])) or "none"
-                raise UnknownColumns(f"has none of the known columns (it has {shown})")
-            wanted = [found for found in fitting if found[0].becomes in self.accepts]
-            wanted.sort(key=lambda found: self.accepts.index(found[0].becomes))
-            self._known[columns] = (wanted or fitting)[0]
-        return self._known[columns]
+        known = tuple(name for name in columns if name in _ALL_NAMES)  # the others say nothing, and may differ by row
+        if known not in self._known:
+            if len(self._known) >= MOST_KNOWN:
+                self._known.clear()
+            self._known[known] = self._best(known)
+        best = self._known[known]
+        if best is None:
+            shown = ", ".join(str(name)[:40] for name in columns[:6]) or "none"
+            raise UnknownColumns(f"has none of the known columns (it has {shown})")
+        return best
+
+    def _best(self, columns: tuple[str, ...]) -> tuple[Format, tuple[tuple[str, str], ...]] | None:
+        fitting = [found for found in (_fit(row, columns) for row in FORMATS.values()) if found]
+        wanted = [found for found in fitting if found[0].becomes in self.accepts]
+        wanted.sort(key=lambda found: self.accepts.index(found[0].becomes))
+        return next(iter(wanted or fitting), None)
 
 
 def _fit(format_: Format, columns: tuple[str, ...]) -> tuple[Format, tuple[tuple[str, str], ...]] | None:

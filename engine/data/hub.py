@@ -5,6 +5,7 @@ A set is named owner/name, with its config and split (`DataSource.config`, `Data
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import orjson
 
 from engine import hub_answers
-from engine.data import sources
+from engine.data import sandbox, sources
 from engine.home import write_atomically
 from engine.plan import DataSource, Issue, PlanError
 
@@ -21,9 +22,16 @@ MOST_BYTES = 4 * 2**30
 
 
 def fetch(source: DataSource) -> None:
-    """Get a hub set onto this computer, if it is one and is not here yet. Raises `PlanError` in one sentence."""
-    if not sources.is_hub(source) or sources.hub_copy(source).is_file():
-        return
+    """Get a hub set onto this computer, if it is one and is not here yet. Raises `PlanError` in one sentence.
+
+    Its files are a stranger's: they are parsed in a process with limits.
+    """
+    if sources.is_hub(source) and not sources.hub_copy(source).is_file():
+        sandbox.fetch({"source": dataclasses.asdict(source)}, name=source.path.strip())
+
+
+def fetch_here(source: DataSource) -> None:
+    """Fetch a hub set in this process. Raises `PlanError`."""
     copy = sources.hub_copy(source)
     partial = copy.with_suffix(f".{os.getpid()}.partial")
     try:

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.data import limits, sandbox
 from engine.data.values import BadRow, Row
 
 if TYPE_CHECKING:
@@ -19,6 +22,9 @@ if TYPE_CHECKING:
 SHOWN_PIXELS = 640  # the longer side of an image on the page
 CELL_PIXELS = 96  # of one in a table
 SMALL = 160  # images up to this many pixels are sent without loss
+
+# What Pillow's parsers raise for bytes that are not the image that they say they are.
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +61,11 @@ def open_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     try:
-        with Image.open(_file(image)) as found:
+        with Image.open(_file(image), formats=limits.IMAGE_FORMATS) as found:
+            _refuse_large(found.size)
             return found.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadRow(f"has an image that cannot be read ({_first_line(error)})") from None
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise _unreadable(error) from None
 
 
 def size_of(image: Any) -> tuple[int, int]:
@@ -66,29 +73,44 @@ def size_of(image: Any) -> tuple[int, int]:
     from PIL import Image
 
     try:
-        with Image.open(_file(image)) as found:
+        with Image.open(_file(image), formats=limits.IMAGE_FORMATS) as found:
+            _refuse_large(found.size)
             return found.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadRow(f"has an image that cannot be read ({_first_line(error)})") from None
+    except (*UNREADABLE, Image.DecompressionBombError) as error:
+        raise _unreadable(error) from None
 
 
 def _file(image: Any) -> Any:
+    """The bytes of an image that a row holds, or its path. The path inside of such a row is a stranger's: never opened."""
     if isinstance(image, dict):
-        return image.get("path") or io.BytesIO(image["bytes"])
+        return io.BytesIO(image["bytes"])
     return image
 
 
-def _first_line(error: BaseException) -> str:
+def _refuse_large(size: tuple[int, int]) -> None:
+    """Raise `BadRow` before the pixels are decoded: their number is in the beginning of the file."""
+    width, height = size
+    if width * height > limits.MOST_PIXELS:
+        most = f"{limits.MOST_PIXELS // 1_000_000} million pixels"
+        raise BadRow(f"has an image of {width:,} x {height:,} pixels, and at most {most} are read")
+
+
+def _unreadable(error: BaseException) -> BadRow:
     from PIL import UnidentifiedImageError
 
-    if isinstance(error, UnidentifiedImageError):  # its words name a path of this computer
-        return "it is of no known kind"
-    return (str(error).splitlines() or [type(error).__name__])[0][:80]
+    if isinstance(error, BadRow):
+        return error
+    words = (str(error).splitlines() or [type(error).__name__])[0][:80]
+    if isinstance(error, (UnidentifiedImageError, FileNotFoundError)):  # their words name a path of this computer
+        words = f"it is of no known kind, which are {', '.join(limits.IMAGE_FORMATS)}"
+    return BadRow(f"has an image that cannot be read ({words})")
 
 
 def check(row: Row) -> None:
     """Raise `BadRow` if an image of the row cannot be opened, or a box of the row lies outside of it."""
     if "images" in row:
+        if len(row["images"]) > limits.MOST_IMAGES_IN_ROW:
+            raise BadRow(f"has more than {limits.MOST_IMAGES_IN_ROW} images")
         for image in row["images"]:
             size_of(image)
         return
@@ -109,6 +131,11 @@ def picture(image: Any, objects: Sequence[Row] = (), *, most: int = SHOWN_PIXELS
     opened.save(file, format=kind, quality=85)
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"
     return Picture(source=source, width=width, height=height, boxes=boxes)
+
+
+def uploaded(file: str) -> Picture:
+    """The picture of an image that somebody has uploaded, made in a process with limits. Raises `PlanError`."""
+    return Picture.from_dict(sandbox.run("picture", {"image": file}, name="the image"))
 
 
 def _share(one: Row, width: int, height: int) -> Box:

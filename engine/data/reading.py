@@ -13,17 +13,22 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 
-from engine.data import coco
-from engine.data.values import BadRow
+from engine.data import coco, limits
+from engine.data.limits import MAX_LINE_BYTES
+from engine.data.values import BadRow, keys_in, printable
+
+if TYPE_CHECKING:
+    from pyarrow import parquet
 
 SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
-MAX_LINE_BYTES = 64 * 2**20  # of one row; judgement: the longest book is 20 MB
 BLOCK = 4 * 2**20  # characters of a JSON list that are looked at together
-PARQUET_BLOCK = 1024  # rows
+PARQUET_BLOCK = 1024  # rows, at most
+PARQUET_BYTES = 16 * 2**20  # of a block, as its file says
+LONG_LINE = 2**20  # bytes from which the values of a row are counted before they are made
 SAMPLE = 64 * 2**10  # bytes, to tell how a file is written
 EXCERPT = 80  # characters of a bad line that are shown
 BOM = b"\xef\xbb\xbf"
@@ -47,7 +52,17 @@ def unit(file: Path) -> str:
 
 
 def rows_of(file: Path) -> Iterator[Numbered]:
-    """Each row with its number, or what is wrong with it. Raises `UnreadableFile` if it is not a file of rows at all."""
+    """Each row with its number, or what is wrong with it. Raises `UnreadableFile` if it is not a file of rows at all.
+
+    What `limits.py` does not allow is never yielded: a row of it is one that is wrong, a file of it is unreadable.
+    """
+    for count, numbered in enumerate(_rows_of(file)):
+        if count == limits.MOST_ROWS:
+            raise UnreadableFile(f"has more than {limits.MOST_ROWS:,} rows.", "Split it into several files.")
+        yield numbered
+
+
+def _rows_of(file: Path) -> Iterator[Numbered]:
     suffix = file.suffix.lower()
     if suffix == ".parquet":
         yield from _parquet(file)
@@ -146,37 +161,27 @@ def _skip_line(stream: IO[bytes]) -> None:
 
 
 def _parse(line: bytes) -> tuple[Any, str | None]:
+    if len(line) > LONG_LINE and line.count(b",") > limits.MOST_VALUES:
+        return None, f"has more than {limits.MOST_VALUES:,} values"
     try:
         row = orjson.loads(line)
+        keys = keys_in(row)
     except orjson.JSONDecodeError as error:
         return None, _problem(line, error)
+    except BadRow as error:
+        return None, str(error)
     # A key that is written twice is lost without a word. Keys are counted cheaply; only a wrong count is looked into.
-    if line.count(b'":') + line.count(b'" :') != _keys(row):
+    if line.count(b'":') + line.count(b'" :') != keys:
         return row, _repeated_key(line)
     return row, None
 
 
-def _keys(value: Any) -> int:
-    if type(value) is dict:
-        count = len(value)
-        for part in value.values():
-            if type(part) is dict or type(part) is list:
-                count += _keys(part)
-        return count
-    if type(value) is list:
-        return sum(_keys(part) for part in value if type(part) is dict or type(part) is list)
-    return 0
-
-
 def _repeated_key(line: bytes) -> str | None:
-    repeated: list[str] = []
-
-    def watch(pairs: list[tuple[str, Any]]) -> None:
-        names = [name for name, _ in pairs]
-        repeated.extend(name for name in names if names.count(name) > 1)
-
-    json.loads(line, object_pairs_hook=watch)
-    return f"has the key {repeated[0][:40]!r} twice" if repeated else None
+    try:
+        json.loads(line, object_pairs_hook=_object)
+    except RepeatedKey as error:
+        return f"has the key {str(error)[:40]!r} twice"
+    return None
 
 
 def _problem(line: bytes, error: orjson.JSONDecodeError) -> str:
@@ -206,8 +211,7 @@ def _not_utf8(line: bytes) -> str:
 def _excerpt(text: str, place: int) -> str:
     """What stands around a place, as one line of printable characters."""
     start = max(0, min(place - EXCERPT // 2, len(text) - EXCERPT))
-    shown = re.sub(r"[^\S ]", " ", text[start : start + EXCERPT]).rstrip()
-    shown = "".join(sign if sign.isprintable() else "\ufffd" for sign in shown)
+    shown = printable(re.sub(r"[^\S ]", " ", text[start : start + EXCERPT]).rstrip())
     return f"{'…' if start else ''}{shown}{'…' if start + EXCERPT < len(text.rstrip()) else ''}"
 
 
@@ -216,7 +220,7 @@ def _list(stream: IO[bytes]) -> Iterator[Numbered]:
     import codecs
 
     decode = codecs.getincrementaldecoder("utf-8-sig")()
-    decoder = json.JSONDecoder(object_pairs_hook=_object)
+    decoder = json.JSONDecoder(object_pairs_hook=_object, parse_int=_whole_number, parse_constant=_no_number)
     text, place, ended, number = "", 0, False, 0
     between = re.compile(r"[\s,]*")
 
@@ -240,8 +244,11 @@ def _list(stream: IO[bytes]) -> Iterator[Numbered]:
                 return
             try:
                 row, end = decoder.raw_decode(text, place)
-            except (json.JSONDecodeError, RecursionError, RepeatedKey) as error:
+            except (json.JSONDecodeError, RecursionError, RepeatedKey, BadRow) as error:
                 if not ended and isinstance(error, json.JSONDecodeError):
+                    if len(text) - place > MAX_LINE_BYTES or text.count(",", place) > limits.MOST_VALUES:
+                        yield number + 1, None, f"is longer than {MAX_LINE_BYTES // 2**20} MB, or has no end"
+                        return
                     more()
                     continue
                 yield number + 1, None, _list_problem(text, error)
@@ -254,7 +261,7 @@ def _list(stream: IO[bytes]) -> Iterator[Numbered]:
                 more()  # a number may go on in the next block
                 continue
             number, place = number + 1, end
-            yield number, row, _surrogate(row)
+            yield number, row, _unfit(row)
     except UnicodeDecodeError:
         yield number + 1, None, "or one after it is not UTF-8 text (often it is Latin-1 or Windows text)"
 
@@ -264,11 +271,21 @@ class RepeatedKey(ValueError):
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise RepeatedKey(next(name for name in names if names.count(name) > 1))
+    row: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in row:
+            raise RepeatedKey(name)
+        row[name] = value
     return row
+
+
+def _whole_number(digits: str) -> float:
+    """A number as orjson reads it: one that is longer than 64 bits becomes a float."""
+    return int(digits) if len(digits) <= 20 else float(digits)
+
+
+def _no_number(word: str) -> float:
+    raise BadRow(f"has {word}, which is no number of JSON")
 
 
 def _after(text: str, place: int) -> int:
@@ -280,15 +297,20 @@ def _list_problem(text: str, error: Exception) -> str:
         return f"has the key {str(error)[:40]!r} twice"
     if isinstance(error, json.JSONDecodeError):
         return f"is not valid JSON ({error.msg}), and what follows it cannot be read: {_excerpt(text, error.pos)}"
+    if isinstance(error, BadRow):
+        return f"{error}, and what follows it cannot be read"
     return "is nested too deeply, and what follows it cannot be read"
 
 
-def _surrogate(row: Any) -> str | None:
-    """Python reads half of a Unicode character where other programs refuse it; it cannot be written again."""
+def _unfit(row: Any) -> str | None:
+    """What a line of JSON could not hold. Python reads half of a Unicode character where other programs refuse it."""
     try:
+        keys_in(row)
         orjson.dumps(row)
+    except BadRow as error:
+        return str(error)
     except (orjson.JSONEncodeError, TypeError):
-        return "has half of a Unicode character, or a number that is too long"
+        return "has half of a Unicode character"
     return None
 
 
@@ -298,15 +320,29 @@ def _surrogate(row: Any) -> str | None:
 def _csv(stream: IO[bytes], *, tabs: bool) -> Iterator[Numbered]:
     """Rows of a table whose first line names the columns. A record's number is the line that it starts on."""
     csv.field_size_limit(MAX_LINE_BYTES)
-    lines = (line.decode("utf-8", "surrogateescape") for line in stream)
+    inside = 0  # lines of the record that is being read
+
+    def decoded() -> Iterator[str]:
+        nonlocal inside
+        for line in _short_lines(stream):
+            inside += 1
+            if inside > limits.MOST_LINES_OF_RECORD:
+                raise UnreadableFile("has a quote that is never closed.", "Close it, or write the table as JSONL.")
+            yield line.decode("utf-8", "surrogateescape")
+
+    lines = decoded()
     head = next(lines, "").removeprefix("\ufeff")
     delimiter = "\t" if tabs else max(",;\t|", key=head.count)
+    if head.count(delimiter) >= limits.MOST_COLUMNS:
+        raise _too_wide()
     names = next(csv.reader([head], delimiter=delimiter), [])
+    if _unclean(head):
+        raise UnreadableFile(f"{_unclean(head)} in its first line.", "Save it again as UTF-8.")
     if len(set(names)) < len(names):
         raise UnreadableFile("names a column twice in its first line.", "Give each column its own name.")
     reader = csv.reader(lines, delimiter=delimiter)
     while True:
-        number = reader.line_num + 2  # after the names
+        number, inside = reader.line_num + 2, 0  # after the names
         try:
             fields = next(reader)
         except StopIteration:
@@ -322,6 +358,18 @@ def _csv(stream: IO[bytes], *, tabs: bool) -> Iterator[Numbered]:
             yield number, dict(zip(names, fields, strict=True)), _unclean("".join(fields))
 
 
+def _short_lines(stream: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a stream. Raises `UnreadableFile` at one that is longer than a row may be."""
+    while line := stream.readline(MAX_LINE_BYTES):
+        if len(line) == MAX_LINE_BYTES and not line.endswith(b"\n"):
+            raise UnreadableFile(f"has a line of more than {MAX_LINE_BYTES // 2**20} MB.", "Write shorter lines.")
+        yield line
+
+
+def _too_wide() -> UnreadableFile:
+    return UnreadableFile(f"has more than {limits.MOST_COLUMNS:,} columns.", "Leave out the columns that are not trained on.")
+
+
 def _unclean(text: str) -> str | None:
     if not text.isascii() and any("\udc80" <= sign <= "\udcff" for sign in text):
         return "is not UTF-8 text (often it is Latin-1 or Windows text)"
@@ -330,7 +378,7 @@ def _unclean(text: str) -> str | None:
 
 def _plain(stream: IO[bytes]) -> Iterator[Numbered]:
     """Each line that is not empty is a text."""
-    for number, line in enumerate(stream, start=1):
+    for number, line in enumerate(_short_lines(stream), start=1):
         text = line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape").rstrip("\r\n")
         if text.strip():
             yield number, {"text": text}, _unclean(text)
@@ -342,11 +390,43 @@ def _parquet(file: Path) -> Iterator[Numbered]:
 
     try:
         with parquet.ParquetFile(file) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=PARQUET_BLOCK):
+            _refuse_wide(table)
+            number, unpacked, most = 0, 0, limits.may_unpack(file.stat().st_size)
+            for batch in table.iter_batches(batch_size=_block_of(table), use_threads=False):
+                unpacked += batch.nbytes
+                if unpacked > most or batch.nbytes > limits.MOST_BATCH_BYTES:
+                    message = f"unpacks to far more than its {file.stat().st_size / 2**20:,.1f} MB."
+                    raise UnreadableFile(message, "Write it again, or upload JSONL.")
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row, None
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except MemoryError:  # one of Arrow's errors is both; a reader with limits says what it means
+        raise
+    except UnicodeDecodeError:
+        raise UnreadableFile("has a text that is not UTF-8.", "Write it again, or upload JSONL.") from None
+    except UnreadableFile:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError, ArithmeticError, KeyError, RecursionError) as error:
         first_line = (str(error).splitlines() or ["no reason given"])[0][:120]
         raise UnreadableFile(f"cannot be read as Parquet ({first_line}).", "Write it again, or upload JSONL.") from None
+
+
+def _refuse_wide(table: parquet.ParquetFile) -> None:
+    """Raise `UnreadableFile` for a table with too many rows or columns, as it says itself, or with values too deep."""
+    said = table.metadata
+    if said.num_rows > limits.MOST_ROWS:
+        raise UnreadableFile(f"has more than {limits.MOST_ROWS:,} rows.", "Split it into several files.")
+    if said.num_columns > limits.MOST_COLUMNS:
+        raise _too_wide()
+    names = table.schema_arrow.names
+    if len(set(names)) < len(names):
+        raise UnreadableFile("names a column twice.", "Give each column its own name.")
+    if any(table.schema.column(place).max_definition_level > limits.MOST_DEPTH for place in range(said.num_columns)):
+        raise UnreadableFile("has a column that is nested too deeply.", "Write it again, or upload JSONL.")
+
+
+def _block_of(table: parquet.ParquetFile) -> int:
+    """How many rows are read at a time: fewer, the larger they are."""
+    said = table.metadata
+    size = sum(said.row_group(place).total_byte_size for place in range(said.num_row_groups))
+    return max(1, min(PARQUET_BLOCK, PARQUET_BYTES * max(1, said.num_rows) // max(1, size)))

@@ -5,32 +5,40 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import orjson
 
-from engine.data import hub, scanning, sources
+from engine import janitor
+from engine.data import hub, limits, scanning, sources
 from engine.data.formats import Recognition
 from engine.data.values import Row
-from engine.plan import DataSource, PlanError
+from engine.plan import DataSource, Issue, PlanError
 
 if TYPE_CHECKING:
     import datasets
 
 
 def store_upload(file: object) -> DataSource:
-    """Keep an uploaded file and return it as a source. Raises `PlanError` if it has no row that can be read.
+    """Keep an uploaded file and return it as a source. Raises `PlanError` if it has no row that can be used.
 
-    A file with some bad rows is kept: its issues stop a start, and the Data tab offers to leave the rows out or to map
-    its columns by hand.
+    A file with some bad rows is kept: its issues stop a start, and the Data tab offers to leave the rows out. So is one
+    whose columns are not known, to map them by hand. The web server's own copy of the bytes is removed in any case.
     """
-    from pathlib import Path
-
-    source, target = sources.copy_upload(Path(str(file)))
-    found = scanning.scan(source)
-    if not found.rows and not found.columns:
-        sources.remove_upload(target)
-        raise PlanError(found.issues)
+    given = Path(str(file))
+    try:
+        source, target = sources.copy_upload(given)
+        try:
+            found = scanning.scan(source)
+        except BaseException:
+            sources.remove_upload(target)
+            raise
+        if not found.rows and not found.unmapped:
+            sources.remove_upload(target)
+            raise PlanError(found.issues)
+    finally:
+        janitor.forget(given)
     return source
 
 
@@ -55,6 +63,9 @@ def load(sources_: tuple[DataSource, ...], accepts: tuple[str, ...] = (), *, ski
         if found.errors and not (skip_bad and found.rows):
             raise PlanError(found.errors)
         shapes.add(found.format)
+        if len(rows) + found.rows * source.weight > limits.MOST_ROWS:
+            message = f"are more than {limits.MOST_ROWS:,} rows, as their weights count them."
+            raise PlanError([Issue(field="datasets", message=message, fix="Use smaller weights, or fewer sets.")])
         rows += weighted([row for _, row in iterate(source, accepts)], source.weight)
     if len(shapes) > 1:
         raise sources.wrong("the chosen sets have different formats.", "Choose sets of one format.")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from engine.data import images, pictures, sources
+from engine.data import images, limits, pictures, previews, sandbox, sources
 from engine.data.formats import Format, Recognition, texts
+from engine.data.previews import Preview
 from engine.data.reading import UnreadableFile, rows_of, unit
-from engine.data.values import BadRow, EmptyRow, Row, UnknownColumns, classes_in
+from engine.data.values import BadRow, EmptyRow, Row, UnknownColumns, check_number, classes_in, printable
 from engine.home import home, write_atomically
 from engine.plan import DataSource, Issue, PlanError
 
@@ -25,6 +25,8 @@ SHOWN_LABELS = 50
 LEAVE_OUT = "Mend that line, or leave it out (Data tab)."
 MOST_LABELS = 10_000  # distinct ones that are counted
 KEPT_ON_DISK = 8 * 2**20  # bytes; what is known of a larger file is kept for other processes
+REMEMBERED = 256  # scans of this process
+MOST_SAID = 400  # characters of a sentence about a row: names and values in it are a stranger's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,14 @@ class Scan:
     bad: int = 0  # rows that cannot be used
     empty: int = 0  # rows that are left out, as there is nothing in them
     labels: tuple[tuple[str, int], ...] = ()  # (label, rows), the most frequent first
+    unmapped: bool = False  # there are rows whose columns are not known: they can be mapped by hand
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Scan:
+        """The scan from its JSON form."""
+        issues = tuple(Issue(**issue) for issue in values["issues"])
+        labels = tuple((label, count) for label, count in values["labels"])
+        return cls(**{**values, "issues": issues, "columns": tuple(values["columns"]), "labels": labels})
 
     @property
     def errors(self) -> tuple[Issue, ...]:
@@ -49,7 +59,7 @@ class Scan:
 
 
 def scan(source: DataSource, accepts: tuple[str, ...] = ()) -> Scan:
-    """Read the whole source once; every row that cannot be used is an issue with its line.
+    """Read the whole source once, in a process with limits; every row that cannot be used is an issue with its line.
 
     `accepts` are the shapes that the objective takes, for files whose rows could be read as several.
     """
@@ -60,13 +70,39 @@ def scan(source: DataSource, accepts: tuple[str, ...] = ()) -> Scan:
     stat = file.stat()
     mapping = tuple(sorted(source.columns.items()))
     key = (file, stat.st_mtime_ns, stat.st_size, mapping, tuple(accepts))
-    if key not in _scans:
-        _scans[key] = _kept(key, stat.st_size) or _read_through(file, Recognition(mapping=dict(mapping), accepts=key[4]))
-        _keep(key, stat.st_size, _scans[key])
-    return _scans[key]
+    with _being_read[hash(key) % len(_being_read)]:  # the page asks about one file from several places: it is read once
+        if key not in _scans:
+            try:
+                found = _kept(key, stat.st_size) or _read(file, source, accepts, stat.st_size)
+            except sandbox.Busy as error:
+                return Scan(rows=0, characters=0, longest=0, format="", issues=error.issues)
+            _keep(key, stat.st_size, found)
+            _remember(key, found)
+            return found
+        return _scans[key]
 
 
 _scans: dict[tuple, Scan] = {}
+_being_read = [threading.Lock() for _ in range(64)]  # a file has one of them
+
+
+def _remember(key: tuple, found: Scan) -> None:
+    _scans[key] = found
+    for oldest in list(_scans)[:-REMEMBERED]:
+        _scans.pop(oldest, None)
+
+
+def _read(file: Path, source: DataSource, accepts: tuple[str, ...], size: int) -> Scan:
+    name = sources.file_name(file)
+    if sandbox.is_ours(file):
+        return read_through(file, name, Recognition(mapping=source.columns, accepts=accepts))
+    request = {"file": str(file), "name": name, "mapping": dict(source.columns), "accepts": accepts}
+    try:
+        return Scan.from_dict(sandbox.run("scan", request, name=name, size=size))
+    except sandbox.Busy:
+        raise
+    except PlanError as error:
+        return Scan(rows=0, characters=0, longest=0, format="", issues=error.issues)
 
 
 def _cache_file(key: tuple) -> Path:
@@ -79,9 +115,7 @@ def _kept(key: tuple, size: int) -> Scan | None:
     """What another process has found out about a large file."""
     if size < KEPT_ON_DISK or not (file := _cache_file(key)).is_file():
         return None
-    values = json.loads(file.read_text(encoding="utf-8"))
-    values |= {"issues": tuple(Issue(**issue) for issue in values["issues"]), "columns": tuple(values["columns"])}
-    return Scan(**values | {"labels": tuple((label, count) for label, count in values["labels"])})
+    return Scan.from_dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def _keep(key: tuple, size: int, found: Scan) -> None:
@@ -111,18 +145,26 @@ class _Tally:
 
 def usable_rows(file: Path, recognition: Recognition) -> Iterator[tuple[int, Format, Row]]:
     """(number, format, row in its shape) of each row that can be used. Bad rows and empty ones are passed over."""
-    for number, result in _read(file, recognition):
+    for number, result in _results(file, recognition):
         if not isinstance(result, BadRow):
             yield number, *result
 
 
-def _read(file: Path, recognition: Recognition) -> Iterator[tuple[int, tuple[Format, Row] | BadRow]]:
+def _results(
+    file: Path, recognition: Recognition, tally: _Tally | None = None
+) -> Iterator[tuple[int, tuple[Format, Row] | BadRow]]:
+    """The number and the row of each, or what is wrong with it. The columns of the first one go into the tally."""
     types: dict[str, type] = {}
+    first = tally is not None
     for number, raw, problem in rows_of(file):
         if problem is not None:
             yield number, BadRow(problem)
             continue
+        if first and tally is not None:
+            tally.columns, first = _columns(raw), False
         try:
+            if isinstance(raw, dict) and len(raw) > limits.MOST_COLUMNS:
+                raise BadRow(f"has more than {limits.MOST_COLUMNS:,} columns")
             found, row = recognition.read(raw)
             if "image" in row or "images" in row:
                 row = _with_images(row, file.parent)
@@ -146,11 +188,11 @@ def _beside(image: Any, folder: Path) -> Any:
     return found
 
 
-def _read_through(file: Path, recognition: Recognition) -> Scan:
-    tally, name = _Tally(), sources.file_name(file)
+def read_through(file: Path, name: str, recognition: Recognition) -> Scan:
+    """Read a file from its beginning to its end, in this process. `name` is what a person calls it."""
+    tally = _Tally()
     try:
-        tally.columns = _first_columns(file)
-        for number, result in _read(file, recognition):
+        for number, result in _results(file, recognition, tally):
             if isinstance(result, BadRow):
                 _count_problem(tally, f"{unit_of(file)} {number} of {name} {result}", result)
             else:
@@ -170,6 +212,7 @@ def _read_through(file: Path, recognition: Recognition) -> Scan:
         bad=tally.bad,
         empty=tally.empty,
         labels=tuple(tally.labels.most_common(SHOWN_LABELS)),
+        unmapped=bool(tally.unknown),
     )
 
 
@@ -183,9 +226,9 @@ def unit_of(file: Path) -> str:
     return _units[file]
 
 
-def _first_columns(file: Path) -> tuple[str, ...]:
-    first = next((row for _, row, problem in rows_of(file) if problem is None), None)
-    return tuple(map(str, first)) if isinstance(first, dict) else ()
+def _columns(row: Any) -> tuple[str, ...]:
+    names = [str(name) for name in row][: limits.MOST_COLUMNS] if isinstance(row, dict) else []
+    return tuple(name for name in names if len(name) <= limits.MOST_NAME)
 
 
 def _count(tally: _Tally, found: Format, row: Row) -> None:
@@ -208,10 +251,11 @@ def _count_problem(tally: _Tally, sentence: str, problem: BadRow) -> None:
     tally.bad += 1
     if isinstance(problem, UnknownColumns) and tally.unknown:
         return  # told once: the other rows have the same columns
+    if len(tally.shown) < SHOWN_ISSUES:
+        sentence = printable(sentence if len(sentence) <= MOST_SAID else f"{sentence[:MOST_SAID]}…")
+        tally.shown.append(sentence)
     if isinstance(problem, UnknownColumns):
         tally.unknown = sentence
-    if len(tally.shown) < SHOWN_ISSUES:
-        tally.shown.append(sentence)
 
 
 # Columns whose values are kept as they are: one type from the first row to the last.
@@ -219,10 +263,12 @@ _FIXED = frozenset({"messages", "prompt", "completion", "chosen", "rejected", "t
 
 
 def _refuse_drift(types: dict[str, type], row: Row) -> None:
-    """Refuse a row in which a column's type changes: tables with one type per column would change the value silently."""
+    """Refuse a row in which a column's type changes, or a number does not fit: tables would change the value silently."""
     for column, value in row.items():
         if value is None or column in _FIXED:
             continue
+        if type(value) is int or type(value) is float:
+            check_number(value)
         kind = float if type(value) is int else type(value)
         if types.setdefault(column, kind) is not kind:
             raise BadRow(f"has {_named(kind)} in {column!r}, where the rows before have {_named(types[column])}")
@@ -258,21 +304,10 @@ def _empty_rows(tally: _Tally, name: str) -> Iterator[Issue]:
         yield Issue(field="datasets", message=message, fix="", severity="warning")
 
 
-def first_rows(source: DataSource, most: int) -> list[tuple[int, Any]]:
-    """The first rows of a file as they are, with their numbers, for showing. Raises `PlanError`."""
+def preview(source: DataSource, accepts: tuple[str, ...], most: int) -> Preview:
+    """The first rows of a source, for showing. Raises `PlanError`."""
     file = sources.locate(source)
-    found: list[tuple[int, Any]] = []
-    try:
-        for number, row, problem in rows_of(file):
-            if problem is None:
-                found.append((number, row))
-            if len(found) >= most:
-                break
-    except UnreadableFile as error:
-        raise sources.wrong(f"{sources.file_name(file)} {error}", error.fix) from None
-    return found
-
-
-def as_json(row: Any) -> str:
-    """A row as one line of JSON; bytes of images are left out."""
-    return orjson.dumps(row, default=lambda value: f"<{type(value).__name__}>").decode()
+    if sandbox.is_ours(file):
+        return previews.preview(file, Recognition(mapping=source.columns, accepts=accepts), most)
+    request = {"file": str(file), "mapping": dict(source.columns), "accepts": accepts, "most": most}
+    return Preview.from_dict(sandbox.run("preview", request, name=sources.file_name(file)))

@@ -8,23 +8,30 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import re
 import secrets
 import shutil
+import stat
+from collections.abc import Iterable
 from pathlib import Path
+from typing import BinaryIO
 
-from engine.data import images
+from engine.data import limits, sandbox
 from engine.data.reading import SUFFIXES
+from engine.data.values import printable
 from engine.demos import DEMOS
-from engine.home import home, uploads_folder, write_atomically
+from engine.events import is_disk_full
+from engine.home import free_bytes, home, uploads_folder, write_atomically
 from engine.models import local_paths_allowed
 from engine.plan import DataSource, Issue, PlanError, nearest
 
-UPLOAD_ID = re.compile(r"^upload/[0-9a-f]{16}$")
+UPLOAD_ID = re.compile(r"^upload/(?:[0-9a-f]{32}|[0-9a-f]{16})$")  # the short ones are of an earlier version
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")  # huggingface_hub's rule for owner/name
 UPLOAD_SUFFIXES = (*SUFFIXES, ".zip")
 KINDS = "JSONL, JSON, CSV, TSV, Parquet, plain text, or a zip of images"
 LISTED_UPLOADS = 50
+COPY_BYTES = 2**20
 
 
 def locate(source: DataSource) -> Path:
@@ -37,13 +44,17 @@ def locate(source: DataSource) -> Path:
         return demos[path]
     if UPLOAD_ID.match(path):
         return _uploaded(path)
-    if "://" in path or any(sign in path for sign in "*?[]"):
+    if "://" in path or "::" in path or any(sign in path for sign in "*?[]"):
         raise wrong(f"{path[:80]!r} is a URL or a pattern.", "Name one file or one data set of the hub, owner/name.")
     if is_hub(source):
         return _fetched(source)
     if not local_paths_allowed():
         raise wrong(f"{path[:80]!r} is not a data set of this server.", "Upload the file, or choose a demo set.")
-    file = Path(path).expanduser()
+    try:
+        file = Path(path).expanduser()
+        os.fsencode(file)
+    except (RuntimeError, ValueError):  # ~ of nobody; a sign that no path can have
+        raise wrong(f"there is no file {shown_name(path)!r}.", "Check the path.") from None
     if file.suffix.lower() not in SUFFIXES:
         raise wrong(f"{path[:80]!r} is not a {', '.join(SUFFIXES)} file.", "Upload the file, or choose a demo set.")
     return _existing(file, "Check the path.")
@@ -77,14 +88,19 @@ def _fetched(source: DataSource) -> Path:
 def _uploaded(path: str) -> Path:
     name = path.removeprefix("upload/")
     for suffix in SUFFIXES:
-        if (file := uploads_folder() / f"{name}{suffix}").is_file():
+        file = uploads_folder() / f"{name}{suffix}"
+        if file.is_file() and not file.is_symlink():
             return file
     raise wrong(f"there is no upload {name}.", "The upload is gone: upload the file again.")
 
 
 def _existing(file: Path, fix: str) -> Path:
-    if not file.is_file():
-        raise wrong(f"there is no file {file.name}.", fix)
+    try:
+        there = file.is_file()
+    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
+        there = False
+    if not there:
+        raise wrong(f"there is no file {shown_name(file.name)[:80]}.", fix)
     return file
 
 
@@ -113,11 +129,16 @@ def uploads() -> list[tuple[str, str]]:
 
 
 def new_upload(name: str, suffix: str = ".jsonl") -> tuple[DataSource, Path]:
-    """A place for a data file: the source that names it, and the path to write it to (as one step, `keep`)."""
-    upload_id = secrets.token_hex(8)
+    """A place for a data file: the source that names it, and the path to write it to, where nothing is yet."""
+    upload_id = secrets.token_hex(16)
     target = uploads_folder() / f"{upload_id}{suffix}"
-    write_atomically(target.with_suffix(".name"), name[:200])
+    write_atomically(target.with_suffix(".name"), shown_name(name))
     return DataSource(path=f"upload/{upload_id}"), target
+
+
+def shown_name(name: str) -> str:
+    """The name of a file as it can be shown: no line ends, no signs that turn the text round, not too long."""
+    return printable(name[-limits.MOST_NAME :])
 
 
 def remove_upload(target: Path) -> None:
@@ -128,22 +149,83 @@ def remove_upload(target: Path) -> None:
 
 
 def copy_upload(file: Path) -> tuple[DataSource, Path]:
-    """Copy an uploaded file's bytes under a name of ours. Raises `PlanError`: links and other kinds of files are refused."""
-    if file.is_symlink() or not file.is_file():
-        raise wrong("the upload is not a regular file.", f"Upload {KINDS}.")
+    """Copy an uploaded file's bytes under a name of ours, or unpack it there.
+
+    Raises `PlanError`, and keeps nothing: links and other kinds of files are refused, and what the disk has no room for.
+    """
     suffix = file.suffix.lower()
     if suffix not in UPLOAD_SUFFIXES:
-        raise wrong(f"{file.name[:80]!r} is none of the kinds that are read.", f"Upload {KINDS}.")
-    source, target = new_upload(file.name, ".jsonl" if suffix == ".zip" else suffix)
-    if suffix == ".zip":
+        raise wrong(f"{shown_name(file.name)[-80:]!r} is none of the kinds that are read.", f"Upload {KINDS}.")
+    with _opened(file) as stream:
+        size = os.fstat(stream.fileno()).st_size
+        _refuse_without_room(size)
+        source, target = new_upload(file.name, ".jsonl" if suffix == ".zip" else suffix)
         try:
-            images.unpack(file, target)
-        except PlanError:
+            if suffix == ".zip":
+                _unpack(stream, target, name=shown_name(file.name), size=size)
+            else:
+                _copy(stream, target)
+        except BaseException as error:
             remove_upload(target)
+            if isinstance(error, OSError) and is_disk_full(error):
+                raise _no_room() from None
             raise
-    else:
-        shutil.copyfile(file, target)
     return source, target
+
+
+def _opened(file: Path) -> BinaryIO:
+    """An uploaded file, open. Raises `PlanError` if it is no regular file, or a link leads to it."""
+    refused = wrong("the upload is not a regular file.", f"Upload {KINDS}.")
+    if file.parent.is_symlink() or file.parent.parent.is_symlink():  # Gradio's folder for this file, and that of all
+        raise refused
+    try:
+        # Not to wait for a pipe's other end.
+        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    except (OSError, ValueError):
+        raise refused from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise refused
+    return open(descriptor, "rb")
+
+
+def _copy(stream: BinaryIO, target: Path) -> None:
+    """Write the bytes where no file is yet: a link that somebody has put there is not followed."""
+    with open(target, "xb") as copy:
+        shutil.copyfileobj(stream, copy, COPY_BYTES)
+
+
+def _unpack(stream: BinaryIO, target: Path, *, name: str, size: int) -> None:
+    """Unpack a zip in a reader, from a copy of ours: nobody can change it in the meantime."""
+    archive = target.with_suffix(".zip")
+    try:
+        _copy(stream, archive)
+        sandbox.run("unpack", {"archive": str(archive), "target": str(target)}, name=name, size=size)
+    finally:
+        archive.unlink(missing_ok=True)
+
+
+def uploads_bytes(paths: Iterable[str] | None = None) -> int:
+    """The bytes on the disk of all uploads, or of those with these paths (`upload/<id>`)."""
+    wanted = None if paths is None else {path.removeprefix("upload/") for path in paths}
+    return sum(
+        (Path(folder) / name).lstat().st_size
+        for folder, _, names in os.walk(uploads_folder())
+        for name in names
+        if wanted is None or name.partition(".")[0] in wanted or Path(folder).name in wanted
+    )
+
+
+def _refuse_without_room(size: int) -> None:
+    if uploads_bytes() + size > limits.MOST_UPLOADED:
+        message = f"the uploads of this server have reached {limits.MOST_UPLOADED // limits.GB} GB."
+        raise wrong(message, "Ask its owner to remove old ones (the folder uploads of its data folder).")
+    if free_bytes(uploads_folder()) < size + limits.LEFT_FREE:
+        raise _no_room()
+
+
+def _no_room() -> PlanError:
+    return wrong("the disk of this server has no room for the upload.", "Free some space, and upload it again.")
 
 
 def fingerprint(sources: tuple[DataSource, ...]) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.data.coco import objects_in
 from engine.data.turns import image_turns_in, said_in
-from engine.data.values import BadRow, Row, label_in, list_in, text_in
+from engine.data.values import BadRow, Row, check_number, label_in, list_in, text_in
 
 
 def read_prompt_only(row: Row) -> Row:
@@ -62,6 +62,7 @@ def read_translation(row: Row) -> Row:
 def read_pairs(row: Row) -> Row:
     more = {"negative": text_in(row, "negative")} if row.get("negative") is not None else {}
     if isinstance(row.get("score"), (int, float)):
+        check_number(row["score"])
         more["score"] = float(row["score"])
     return {"anchor": text_in(row, "anchor"), "positive": text_in(row, "positive"), **more}
 

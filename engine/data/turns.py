@@ -94,7 +94,8 @@ def instruction_in(row: Row) -> list[Row]:
     if not question:
         raise EmptyRow("has no text in 'instruction'")
     earlier: list[Row] = []
-    for pair in row.get("history") or ():
+    history = row.get("history") or []
+    for pair in history if isinstance(history, list) else [None]:
         if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
             raise BadRow("has a history that is not a list of pairs")
         earlier += [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]

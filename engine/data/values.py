@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import orjson
+
+from engine.data import limits
 
 Row = dict[str, Any]
 
@@ -51,9 +54,42 @@ def list_in(row: Row, role: str) -> list[Any]:
 
 def json_in(text: str, role: str) -> Any:
     try:
-        return orjson.loads(text)
+        value = orjson.loads(text)
     except orjson.JSONDecodeError:
         raise BadRow(f"has no valid JSON in {role!r}") from None
+    keys_in(value)
+    return value
+
+
+def keys_in(value: Any, depth: int = 0) -> int:
+    """How many keys the objects inside of a value have. Raises `BadRow` for what a table or JSON could not hold."""
+    if type(value) is dict:
+        count, parts = len(value), value.values()
+    elif type(value) is list:
+        count, parts = 0, value
+    else:
+        return 0
+    if depth >= limits.MOST_DEPTH:
+        raise BadRow(f"is nested too deeply: more than {limits.MOST_DEPTH} lists and objects inside of each other")
+    for part in parts:
+        kind = type(part)
+        if kind is dict or kind is list:
+            count += keys_in(part, depth + 1)
+        elif kind is int or kind is float:
+            check_number(part)
+    return count
+
+
+def printable(text: str) -> str:
+    """The text on one line, without signs that move or turn round what stands beside it."""
+    return "".join(sign if sign.isprintable() else "\ufffd" for sign in text)
+
+
+def check_number(value: float) -> None:
+    """Raise `BadRow` for a number that a table of 64-bit numbers would change."""
+    if not -limits.LARGEST_NUMBER <= value < limits.LARGEST_NUMBER:  # also false for what is not a number
+        what = "a number that is longer than 64 bits" if math.isfinite(value) else "a number that is not finite"
+        raise BadRow(f"has {what}")
 
 
 def label_in(row: Row) -> Any:
@@ -62,6 +98,10 @@ def label_in(row: Row) -> Any:
         raise BadRow("has no label")
     if not isinstance(value, (str, int, float)):
         raise BadRow(f"has {kind_of(value)} as its label")
+    if not isinstance(value, str):
+        check_number(value)
+    elif len(value) > limits.MOST_NAME:
+        raise BadRow(f"has a label of more than {limits.MOST_NAME} characters")
     return value
 
 
@@ -81,7 +121,10 @@ def tools_in(row: Row) -> Row:
     value = row.get("tools")
     if isinstance(value, str) and value.strip():
         value = json_in(value, "tools")
-    return {"tools": orjson.dumps(value).decode()} if value else {}
+    try:
+        return {"tools": orjson.dumps(value).decode()} if value else {}
+    except TypeError:  # of a table: bytes, or numbers beyond 64 bits
+        raise BadRow("has tools that JSON cannot hold") from None
 
 
 def classes_in(row: Row) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from engine import data
-from engine.data import hub, reading, scanning
+from engine.data import hub, images, limits, reading, scanning
 from engine.plan import DataSource, PlanError
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
@@ -153,7 +153,7 @@ def test_what_only_looks_odd_is_read(tmp_path: Path, text: bytes) -> None:
 def test_a_line_without_end_does_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "MAX_LINE_BYTES", 1000)
     where = source(tmp_path, json.dumps({"text": "x" * 5000}) + "\n" + json.dumps({"text": "fine"}))
-    scan = data.scan(where)
+    scan = scanning.read_through(data.locate(where), "rows.jsonl", data.Recognition())
     assert (scan.rows, scan.bad) == (1, 1)
     assert "line 1 of rows.jsonl is longer than" in scan.errors[0].message
 
@@ -200,7 +200,7 @@ def test_a_large_files_scan_is_kept_for_other_processes(tmp_path: Path, monkeypa
     where = source(tmp_path, json.dumps({"text": "a", "label": "x"}) + "\noops\n")
     first = data.scan(where)
     scanning._scans.clear()
-    monkeypatch.setattr(scanning, "_read_through", lambda *_: pytest.fail("the file was read again"))
+    monkeypatch.setattr(scanning, "_read", lambda *_: pytest.fail("the file was read again"))
     assert data.scan(where) == first
     assert first.labels == (("x", 1),)
 
@@ -322,7 +322,7 @@ def test_a_fetched_set_is_a_file_like_any_other(monkeypatch: pytest.MonkeyPatch)
     where = DataSource(path="someone/rows", config="first", split="test")
     monkeypatch.setattr(hub, "_refuse_if_refused", lambda source: None)  # stands for the network alone
     monkeypatch.setattr(hub, "_stream", lambda source: iter([{"text": "a"}, {"text": "b"}]))
-    data.fetch(where)
+    hub.fetch_here(where)
     assert data.load((where,)) == [{"text": "a"}, {"text": "b"}]
     assert data.title(where) == "someone/rows"
     other = DataSource(path="someone/rows", config="second", split="test")
@@ -385,13 +385,14 @@ def test_an_archive_that_would_escape_is_refused_and_leaves_nothing(tmp_path: Pa
 def test_an_archive_beyond_the_limits_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = zipped(tmp_path / "bomb.zip", {f"a/{n}.png": b"0" * 100_000 for n in range(5)})
     assert bomb.stat().st_size < 10_000
-    monkeypatch.setattr("engine.data.images.MOST_BYTES", 400_000)
-    with pytest.raises(PlanError, match="more than"):
-        data.store_upload(bomb)
-    monkeypatch.setattr("engine.data.images.MOST_BYTES", 10**9)
-    monkeypatch.setattr("engine.data.images.MOST_FILES", 4)
-    with pytest.raises(PlanError, match="more than"):
-        data.store_upload(bomb)
+    monkeypatch.setattr(limits, "UNPACKED_FREELY", 400_000)
+    monkeypatch.setattr(limits, "MOST_RATIO", 1)
+    with pytest.raises(PlanError, match="unpacks to more than"):
+        images.unpack(bomb, tmp_path / "rows.jsonl")
+    monkeypatch.setattr(limits, "MOST_RATIO", 1000)
+    monkeypatch.setattr(limits, "MOST_FILES", 4)
+    with pytest.raises(PlanError, match="more than 4 files"):
+        images.unpack(bomb, tmp_path / "rows.jsonl")
 
 
 def test_an_image_beside_the_file_is_read_and_no_other(tmp_path: Path) -> None:

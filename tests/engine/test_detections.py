@@ -131,7 +131,10 @@ def test_a_box_outside_of_its_image_and_a_file_that_is_no_image_are_named_with_t
     file.write_text("\n".join(json.dumps({"image": name, "objects": boxes}) for name in ("a.png", "b.png")))
     first, second = data.scan(DataSource(path=str(file))).issues
     assert "line 1 of rows.jsonl has a box outside of its image, which has 40 x 20 pixels" in first.message
-    assert "line 2 of rows.jsonl has an image that cannot be read (it is of no known kind)" in second.message
+    assert (
+        "line 2 of rows.jsonl has an image that cannot be read (it is of no known kind, which are PNG, JPEG, WEBP, GIF, BMP)"
+        in second.message
+    )
 
 
 def test_a_picture_for_the_page_is_small_and_has_its_boxes_in_shares() -> None:
