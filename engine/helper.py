@@ -51,28 +51,31 @@ def start(module: str, *arguments: str, log: Path | None = None, memory: int = N
         log: where its errors are written; nowhere, if None.
         memory: bytes of private memory beyond which the helper's own allocations fail (RLIMIT_DATA).
     """
+    with open(log or os.devnull, "ab") as errors:
+        text = {"text": True, "encoding": "utf-8", "errors": "replace"}
+        process, lifeline = popen(module, *arguments, memory=memory, stderr=errors, env=environment(), **text)
+    return Helper(process=process, lifeline=lifeline)
+
+
+def popen(module: str, *arguments: str, memory: int = NO_LIMIT, **settings: Any) -> tuple[subprocess.Popen[Any], BinaryIO]:
+    """(the process, its lifeline) of `python -m module arguments...` with pipes; `settings` go to `Popen`. Raises `OSError`."""
     reading, writing = os.pipe()
     try:
-        with open(log or os.devnull, "ab") as errors:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "engine.helper", str(reading), str(memory), module, *arguments],
-                cwd=CODE_FOLDER,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                env=environment(),
-                pass_fds=[reading],
-                umask=PRIVATE_UMASK,
-            )
+        process = subprocess.Popen(
+            [sys.executable, "-m", "engine.helper", str(reading), str(memory), module, *arguments],
+            cwd=CODE_FOLDER,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=[reading],
+            umask=PRIVATE_UMASK,
+            **settings,
+        )
     except OSError:
         os.close(writing)
         raise
     finally:
         os.close(reading)
-    return Helper(process=process, lifeline=os.fdopen(writing, "wb"))
+    return process, os.fdopen(writing, "wb")
 
 
 # --- in the helper --------------------------------------------------------------------------------------------------

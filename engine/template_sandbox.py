@@ -24,15 +24,14 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from engine import redaction
+from engine import helper, redaction
 from engine.chat_templates import TEMPLATES
 from engine.home import ASSETS
 from engine.model_files import LARGEST_TEMPLATE
 from engine.plan import Issue, PlanError
 
-CODE_FOLDER = Path(__file__).resolve().parent.parent
 SECONDS = 5.0  # for one request, and for all of them beyond what chats may take
 MEMORY = 10**9  # bytes beyond those of the child's own program
 SECONDS_TO_START = 60.0  # the child imports transformers, without torch: 1.2 s on an idle core
@@ -84,6 +83,7 @@ class _Renderer:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline: BinaryIO | None = None
         self._owner = 0  # the process that started the child: one that was forked from it starts its own
         self._left: dict[bytes, float] = {}  # digest of a template -> seconds that it may still take
         self._refused: dict[bytes, tuple[Issue, float]] = {}  # digest -> what was said of it, and when
@@ -140,14 +140,8 @@ class _Renderer:
             raise _refused("takes too long for the chats that it writes, and was stopped")
 
     def _start(self) -> None:
-        self._child = subprocess.Popen(
-            [sys.executable, "-m", "engine.template_sandbox"],
-            cwd=CODE_FOLDER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=redaction.environment_without_secrets() | {"HF_HUB_OFFLINE": "1"},
-        )
+        environment = redaction.environment_without_secrets() | {"HF_HUB_OFFLINE": "1"}
+        self._child, self._lifeline = helper.popen("engine.template_sandbox", stderr=subprocess.DEVNULL, env=environment)
         self._owner = os.getpid()
         assert self._child.stdout is not None
         self._child.stdout.readline()  # it is ready; what it takes to start is not the template's

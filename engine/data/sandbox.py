@@ -15,7 +15,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -25,9 +24,10 @@ from typing import Any
 
 import psutil
 
+from engine import helper
 from engine.home import ASSETS
 from engine.plan import Issue, PlanError
-from engine.workers import CODE_FOLDER, environment
+from engine.workers import environment
 
 log = logging.getLogger("fittingroom.data")
 
@@ -142,13 +142,9 @@ class Reader:
         passed_on = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         self.memory = memory
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the reader lives)
-        self.child = subprocess.Popen(
-            [sys.executable, "-m", "engine.data.reader", str(memory), str(written)],
-            cwd=CODE_FOLDER,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env=dict(passed_on | SET if variables is None else variables),
+        variables = passed_on | SET if variables is None else variables
+        self.child, self.lifeline = helper.popen(
+            "engine.data.reader", str(memory), str(written), stderr=self.errors, env=dict(variables)
         )
 
     def ask(self, request: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -200,7 +196,7 @@ class Reader:
         with contextlib.suppress(OSError):
             self.child.kill()
         self.child.wait()
-        for stream in (self.child.stdin, self.child.stdout, self.errors):
+        for stream in (self.child.stdin, self.child.stdout, self.errors, self.lifeline):
             with contextlib.suppress(OSError):
                 stream.close()  # type: ignore[union-attr]
 
