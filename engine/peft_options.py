@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine import forms
 from engine.home import ASSETS
 from engine.plan import Knob
 
@@ -99,7 +100,17 @@ PLAIN: dict[str, Mapping[str, Any]] = {
     "use_rslora": {"label": "Rank-stabilised", "help": "Scale by alpha / sqrt(r), which keeps high ranks learning."},
     "use_dora": {"label": "Length and direction apart (DoRA)", "help": "Often a little better, and slower."},
 }
-LIMITS_BY_ENDING: Mapping[str, Mapping[str, Any]] = {"dropout": {"minimum": 0, "maximum": 0.9}}
+LIMITS_BY_ENDING: Mapping[str, Mapping[str, Any]] = {
+    "dropout": {"minimum": 0, "maximum": 0.9},
+    "seed": {"minimum": 0, "maximum": forms.LARGEST_SEED},
+    "prng_key": {"minimum": 0, "maximum": forms.LARGEST_SEED},
+}
+# So many modules are made, one after the other; PEFT declares no limit, and a billion of them would never end.
+BUILT_ONE_BY_ONE = (
+    *("encoder_num_layers", "depth", "n_skills", "n_splits", "n_tasks", "num_tasks", "num_ranks", "num_B", "num_subspaces"),
+    *("num_transformer_submodules", "num_layers", "boft_n_butterfly_factor"),
+)
+MOST_BUILT = 1024
 MEANT_FOR_PEFT_ITSELF = ("peft_type", "task_type")  # they may be there, as PEFT's saved configs have them
 
 
@@ -116,14 +127,29 @@ def _read(entry: Mapping[str, Any]) -> Option:
     facts |= PLAIN.get(name, {})
     if entry["kind"] not in ("integer", "number"):
         facts = {key: value for key, value in facts.items() if key not in ("minimum", "maximum")}
+    facts["form"] = _pattern_form(name) or entry.get("form")
     knob = Knob(kind=entry["kind"], choices=tuple(entry["choices"]), optional=entry["optional"], group="hidden", **facts)
     return Option(name=name, default=entry["default"], knob=knob)
 
 
 def _limits(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    if entry["name"] == "r":  # OFT's own default is 0: the block size says it then
+    name = entry["name"]
+    if name == "r":  # OFT's own default is 0: the block size says it then
         return {"minimum": 0 if entry["default"] == 0 else 1, "maximum": 65536}
-    return next((limits for ending, limits in LIMITS_BY_ENDING.items() if entry["name"].endswith(ending)), {})
+    special = next((limits for ending, limits in LIMITS_BY_ENDING.items() if name.endswith(ending)), None)
+    if special is not None:
+        return special
+    if name in BUILT_ONE_BY_ONE:
+        return {"minimum": 0, "maximum": MOST_BUILT}
+    return {"minimum": -forms.LARGEST, "maximum": forms.LARGEST}
+
+
+def _pattern_form(name: str) -> Any:
+    """Of `rank_pattern` and its like PEFT declares no more than a dict: each layer's rank, alpha, block size or frequencies."""
+    if not name.endswith("_pattern") or name == "layers_pattern":
+        return None
+    each = "number" if name.startswith(("alpha", "lambda", "rank")) else "integer"  # OSF's rank may be a share
+    return {"either": [{"mapping": each}, "null"]}
 
 
 def options(
