@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, forms, hardware, json_input, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards
+from engine import data, forms, hardware, json_input, lengths, model_sizes, models, objectives, optimizers, packed, parallel, patterns, rewards
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
@@ -149,7 +149,7 @@ def _check_method(plan: Plan) -> list[Issue]:
         return [Issue(field="method", message=f"{quoted(plan.method)} is not a method.", fix=nearest(str(plan.method), METHODS))]
     method = METHODS[plan.method]
     issues = _check_options(plan.method_options, method) + _check_quantization(plan, method)
-    return issues or _check_meaning(plan, method)
+    return issues or _check_meaning(plan, method) + patterns.check(plan.method_options)
 
 
 # LoRA's start values that need more than the weights as they are loaded, and the method that does the same.

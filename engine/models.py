@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import figures, model_sizes
+from engine import config_fields, figures, json_input, model_sizes
 from engine.home import ASSETS
-from engine.plan import Issue, PlanError, nearest
+from engine.issues import Issue, PlanError, quoted
+from engine.plan import nearest
 
 DEMO_MODEL = "demo/llama"
 # The hub's own rule for repository names: huggingface_hub.utils.validate_repo_id.
@@ -232,12 +233,17 @@ def find(words: str | Mapping[str, Any]) -> Model:
     if words in catalogue():
         return catalogue()[words]
     if words.startswith("demo/"):
-        raise _wrong(f"{words!r} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
+        raise _wrong(f"{quoted(words)} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
     if _looks_like_a_path(words):
         return _from_folder(words)
     if HUB_ID.match(words) and ".." not in words and "--" not in words:
         return Model(id=words, title=words.split("/")[-1])
-    raise _wrong(f"{words[:80]!r} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
+    raise _wrong(f"{quoted(words)} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
+
+
+def is_known(words: str | Mapping[str, Any]) -> bool:
+    """Whether a plan's model is a row of the catalogue, whose config can be relied on."""
+    return isinstance(words, str) and words.strip() in catalogue()
 
 
 def local_paths_allowed() -> bool:
@@ -276,17 +282,14 @@ def _from_config(config: Mapping[str, Any]) -> Model:
 
 
 def _refuse_absurd(config: Mapping[str, Any]) -> None:
-    """Refuse sizes that no model has before anything is built from them. Raises `PlanError`."""
-    issues = model_sizes.check(config)
+    """Refuse wrong types, and sizes that no model has, before anything is built from them. Raises `PlanError`."""
+    issues = model_sizes.check(config) or config_fields.check(config)
     if issues:
         raise PlanError(issues)
 
 
 def _parse_config(text: str) -> Mapping[str, Any]:
-    try:
-        config = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
-        raise _wrong("the config is not valid JSON.", "Paste the whole text of a config.json.") from None
+    config = json_input.parse(text, "model", fix="Paste the whole text of a config.json.")
     if not isinstance(config, dict):
         raise _wrong("the config is not a JSON object.", "Paste the whole text of a config.json.")
     if "auto_map" in config:

@@ -71,10 +71,11 @@ def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...]
 @contextlib.contextmanager
 def _naming_layers(plan: Plan) -> Iterator[None]:
     """Around an estimate: where target modules match nothing, the error names those that there are."""
+    from engine.build import laid_to_step
     from estimators import targets
 
     try:
-        with in_plain_words():
+        with in_plain_words(), laid_to_step(plan):
             yield
     except PlanError as error:
         raise targets.explained(plan, error) from error
