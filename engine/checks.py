@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, forms, hardware, json_input, lengths, model_sizes, models, objectives, optimizers, packed, parallel, patterns, rewards
+from engine import data, forms, hardware, json_input, lengths, model_sizes, models, objectives, optimizers, packed, parallel, patterns, peft_options, rewards
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
@@ -149,6 +149,7 @@ def _check_method(plan: Plan) -> list[Issue]:
         return [Issue(field="method", message=f"{quoted(plan.method)} is not a method.", fix=nearest(str(plan.method), METHODS))]
     method = METHODS[plan.method]
     issues = _check_options(plan.method_options, method) + _check_quantization(plan, method)
+    issues = issues or peft_options.check_sources(plan.method_options, model=plan.model)
     return issues or _check_meaning(plan, method) + patterns.check(plan.method_options)
 
 
@@ -331,7 +332,8 @@ def _check_rewards(plan: Plan) -> list[Issue]:
     options = objectives.option_values(plan)
     if "reward_funcs" not in options:
         return []
-    return [issue for name in rewards.names_of(options["reward_funcs"]) for issue in rewards.check_name(name)]
+    issues = [issue for name in rewards.names_of(options["reward_funcs"]) for issue in rewards.check_name(name)]
+    return issues + patterns.check_text("pattern", options["pattern"])
 
 
 def _found(look: Callable[[Any], Any], words: Any) -> list[Issue]:

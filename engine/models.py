@@ -19,6 +19,7 @@ from typing import Any
 from engine import config_fields, figures, json_input, model_sizes
 from engine.home import ASSETS
 from engine.issues import Issue, PlanError, quoted
+from engine.local_paths import is_file, local_path
 from engine.plan import nearest
 
 DEMO_MODEL = "demo/llama"
@@ -258,9 +259,9 @@ def _looks_like_a_path(words: str) -> bool:
 def _from_folder(words: str) -> Model:
     if not local_paths_allowed():
         raise _wrong("is a path, and this server does not open paths.", "Use a Hugging Face id, for instance Qwen/Qwen3-0.6B.")
-    folder = Path(words).expanduser()
+    folder = local_path(words, field="model")
     config_file = folder / "config.json"
-    if not config_file.is_file():
+    if not is_file(config_file):
         raise _wrong(f"{words} has no config.json.", "Name the folder that `save_pretrained` wrote.")
     config = _parse_config(config_file.read_text(encoding="utf-8"))
     _refuse_absurd(config)

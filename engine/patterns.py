@@ -2,7 +2,7 @@
 
 PEFT matches options such as `target_modules` against the name of every module with Python's `re`, which backtracks: a
 pattern of 20 characters can take longer than the age of the universe. No look at a pattern tells for sure, so it is
-tried on module names in a process of its own, which the system ends after half a second of computing.
+tried on module names in a process of its own, which the system ends after a quarter of a second of computing.
 Standard library only.
 """
 
@@ -21,7 +21,7 @@ from engine.issues import Issue, PlanError
 EXPRESSION = re.compile(r"[*+?\\\[\]()|^$]")  # a name with one of these is a regular expression
 LONGEST = 1000  # characters; an alternation of all the layers of a large model is better written as a list
 MOST_PATTERNS = 64  # of one plan
-CPU_SECONDS = 0.5  # all of a plan's patterns on all names; ordinary ones take under 0.1 s on 5,000 names
+CPU_SECONDS = 0.25  # all of a plan's patterns on all names; ordinary ones take under 0.1 s on 5,000 names
 WALL_SECONDS = 20.0  # on a machine that is busy with other work
 # As PEFT 0.21 writes them around what a person gives (tuners_utils.py, utils/other.py).
 AROUND = {"layers_pattern": r"(?:^|.*?\.){}\.(?P<idx>\d+)\.", "modules_to_save": r"(^|.*\.){}($|\..*)", "keys": r"(.*\.)?({})$"}

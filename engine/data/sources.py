@@ -17,6 +17,7 @@ from engine.data import images
 from engine.data.reading import SUFFIXES
 from engine.demos import DEMOS
 from engine.home import home, uploads_folder, write_atomically
+from engine.local_paths import LONGEST_PATH, is_file, local_path
 from engine.models import local_paths_allowed
 from engine.plan import DataSource, Issue, PlanError, nearest
 
@@ -30,10 +31,12 @@ LISTED_UPLOADS = 50
 def locate(source: DataSource) -> Path:
     """The file of a data source. Raises `PlanError` on `datasets` if the words name none, or none that may be read."""
     path = source.path.strip()
+    if len(path) > LONGEST_PATH:
+        raise wrong(f"a path of {len(path):,} characters is too long.", "Check the path.")
     if path.startswith("demo/"):
         demos = {demo.path: demo.train_file for demo in DEMOS.values()}
         if path not in demos:
-            raise wrong(f"{path!r} is not a demo set.", nearest(path, demos))
+            raise wrong(f"{path[:80]!r} is not a demo set.", nearest(path, demos))
         return demos[path]
     if UPLOAD_ID.match(path):
         return _uploaded(path)
@@ -43,7 +46,7 @@ def locate(source: DataSource) -> Path:
         return _fetched(source)
     if not local_paths_allowed():
         raise wrong(f"{path[:80]!r} is not a data set of this server.", "Upload the file, or choose a demo set.")
-    file = Path(path).expanduser()
+    file = local_path(path, field="datasets")
     if file.suffix.lower() not in SUFFIXES:
         raise wrong(f"{path[:80]!r} is not a {', '.join(SUFFIXES)} file.", "Upload the file, or choose a demo set.")
     return _existing(file, "Check the path.")
@@ -83,7 +86,7 @@ def _uploaded(path: str) -> Path:
 
 
 def _existing(file: Path, fix: str) -> Path:
-    if not file.is_file():
+    if not is_file(file):
         raise wrong(f"there is no file {file.name}.", fix)
     return file
 
