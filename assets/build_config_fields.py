@@ -28,6 +28,8 @@ UNDECLARED = {
     "transformers_version": ["text"],
     "attn_implementation": ["text"],
 }
+
+
 def all_fields() -> dict[str, list[str]]:
     """Every field of every config class that transformers registers: its JSON types, in alphabetical order."""
     import torch

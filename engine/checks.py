@@ -12,28 +12,35 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, forms, hardware, json_input, lengths, model_sizes, models, objectives, optimizers, packed, parallel, patterns, peft_options, rewards
+from engine import (
+    data,
+    forms,
+    hardware,
+    json_input,
+    lengths,
+    model_sizes,
+    models,
+    objectives,
+    optimizers,
+    packed,
+    parallel,
+    patterns,
+    peft_options,
+    rewards,
+)
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
+from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
-from engine.issues import quoted
 from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
-
 
 MOST_NAMES = 10_000  # of modules; the models of the catalogue have up to about 5,000
 
 
 def check(plan: Plan) -> list[Issue]:
     """Everything that is wrong with the plan's own words: first each value by itself, then what they mean together."""
-    issues = _check_json(plan) or [
-        issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)
-    ]
-    if issues:
-        return issues
-    for place, source in enumerate(plan.datasets):
-        for name, knob in SOURCE_KNOBS.items():
-            issues += check_value(f"datasets[{place}].{name}", getattr(source, name), knob)
+    issues = check_values(plan)
     if issues:
         return issues
     issues += _check_method(plan)
@@ -54,13 +61,17 @@ def check(plan: Plan) -> list[Issue]:
     return issues + _own_gpu_warnings()
 
 
-def _check_json(plan: Plan) -> list[Issue]:
-    """Values that no JSON of ours may hold; a plan need not come from `Plan.from_dict`, which refuses them too."""
-    issues = [
-        issue for name in FIELDS if name != "datasets" for issue in json_input.problems(getattr(plan, name), name)
-    ]
+def check_values(plan: Plan) -> list[Issue]:
+    """What is wrong with each value by itself: with it, the plan cannot even be looked at."""
+    issues = [issue for name in FIELDS if name != "datasets" for issue in json_input.problems(getattr(plan, name), name)]
     for place, source in enumerate(plan.datasets):
         issues += json_input.problems(vars(source), f"datasets[{place}]")
+    if issues:  # a plan need not come from `Plan.from_dict`, which refuses them too
+        return issues
+    issues = [issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)]
+    for place, source in enumerate(plan.datasets):
+        for name, knob in SOURCE_KNOBS.items():
+            issues += check_value(f"datasets[{place}].{name}", getattr(source, name), knob)
     return issues
 
 
@@ -146,7 +157,9 @@ def _remedy(value: Any, knob: Knob) -> str:
 
 def _check_method(plan: Plan) -> list[Issue]:
     if plan.method not in METHODS:
-        return [Issue(field="method", message=f"{quoted(plan.method)} is not a method.", fix=nearest(str(plan.method), METHODS))]
+        return [
+            Issue(field="method", message=f"{quoted(plan.method)} is not a method.", fix=nearest(str(plan.method), METHODS))
+        ]
     method = METHODS[plan.method]
     issues = _check_options(plan.method_options, method) + _check_quantization(plan, method)
     issues = issues or peft_options.check_sources(plan.method_options, model=plan.model)

@@ -46,7 +46,9 @@ def at_most(issues: tuple[Issue, ...], most: int) -> tuple[Issue, ...]:
     """The first issues, and one more that counts those left out."""
     if len(issues) <= most:
         return issues
-    rest = Issue(field=issues[most].field, message=f"is one of {len(issues) - most:,} more problems.", fix="Fix those above first.")
+    rest = Issue(
+        field=issues[most].field, message=f"is one of {len(issues) - most:,} more problems.", fix="Fix those above first."
+    )
     return (*issues[:most], rest)
 
 

@@ -30,7 +30,9 @@ def parse(text: str, field: str, *, fix: str = "Fix the text there and try again
         PlanError: on `field`, or on the field within the value that is out of its limits.
     """
     if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise PlanError([Issue(field=field, message=f"is larger than {MOST_BYTES // 2**20} MB.", fix="Leave out what it does not need.")])
+        raise PlanError(
+            [Issue(field=field, message=f"is larger than {MOST_BYTES // 2**20} MB.", fix="Leave out what it does not need.")]
+        )
     try:
         value = json.loads(text, parse_int=_integer)
     except json.JSONDecodeError as error:

@@ -234,7 +234,9 @@ def find(words: str | Mapping[str, Any]) -> Model:
     if words in catalogue():
         return catalogue()[words]
     if words.startswith("demo/"):
-        raise _wrong(f"{quoted(words)} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
+        raise _wrong(
+            f"{quoted(words)} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")])
+        )
     if _looks_like_a_path(words):
         return _from_folder(words)
     if HUB_ID.match(words) and ".." not in words and "--" not in words:

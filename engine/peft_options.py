@@ -188,9 +188,13 @@ def check_sources(values: Mapping[str, Any], *, model: Any) -> list[Issue]:
             issues += _check_state_dict(name, value)
         elif isinstance(value, Mapping):
             allowed = TOKENIZER_SETTINGS if name == "tokenizer_kwargs" else None
-            wrong = [key for key in value if (key not in allowed if allowed else key.endswith(OPENS)) and value[key] is not None]
+            wrong = [
+                key for key in value if (key not in allowed if allowed else key.endswith(OPENS)) and value[key] is not None
+            ]
             fix = f"Use {', '.join(allowed)}." if allowed else "Leave it out."
-            issues += [Issue(field=f"{name}.{key}", message="is not passed on: it may open a file.", fix=fix) for key in wrong[:3]]
+            issues += [
+                Issue(field=f"{name}.{key}", message="is not passed on: it may open a file.", fix=fix) for key in wrong[:3]
+            ]
     return issues
 
 

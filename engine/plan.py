@@ -25,6 +25,7 @@ __all__ = ["DataSource", "Issue", "Knob", "Plan", "PlanError"]
 
 PLAN_VERSION = 1
 MOST_DATASETS = 64  # of one plan; a mixture on the page has at most 8
+NOT_JSON = "Fix the file there and try again; a plan is JSON, not YAML."
 SHOWN_KEYS = 3  # of unknown ones
 LONGEST_NAME = 80  # characters of a word that are compared with the right names
 THIS_MACHINE = "this machine"
@@ -377,7 +378,7 @@ class Plan:
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read a plan from the text of its JSON file. Raises `PlanError`, with the line of a syntax error."""
-        return cls.from_dict(json_input.parse(text, "plan", fix="Fix the file there and try again; a plan is JSON, not YAML."))
+        return cls.from_dict(json_input.parse(text, "plan", fix=NOT_JSON))
 
 
 FIELDS: dict[str, Knob] = {field.name: field.metadata["knob"] for field in dataclasses.fields(Plan)}

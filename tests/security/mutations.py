@@ -66,7 +66,20 @@ SOUND = (
 SCALARS: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2, 3, 7, 10**6, 2**31, 2**63, 10**400, -(10**5000)),
     *(0.5, -0.5, 1e-300, 1e300, float("nan"), float("inf")),
-    *("", "x", "none", "true", "12", "a" * 100_000, "\0", "\ud800", "../../etc/passwd", "/etc/passwd", "~nobody/x", "file:///etc"),
+    *(
+        "",
+        "x",
+        "none",
+        "true",
+        "12",
+        "a" * 100_000,
+        "\0",
+        "\ud800",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "~nobody/x",
+        "file:///etc",
+    ),
     *("http://169.254.169.254/x", "q_proj", "all-linear", "(a+)+$", "([a-z0-9_]+\\.?)+!", ".*", "[", "é", "‮", "<script>"),
 )
 # Keys of a config.json that transformers reads, whatever the model.
@@ -87,7 +100,20 @@ def shapes(rng: random.Random) -> Any:
     for _ in range(rng.choice((5, 40, 500))):
         deep = [deep] if rng.random() < 0.5 else {"x": deep}
     return rng.choice(
-        ([], {}, [scalar], [scalar] * 3, {"x": scalar}, {"q_proj": scalar}, [[scalar]], [1, 2], [0], ["q_proj"], deep, "a" * 3000)
+        (
+            [],
+            {},
+            [scalar],
+            [scalar] * 3,
+            {"x": scalar},
+            {"q_proj": scalar},
+            [[scalar]],
+            [1, 2],
+            [0],
+            ["q_proj"],
+            deep,
+            "a" * 3000,
+        )
     )
 
 
