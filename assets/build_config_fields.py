@@ -40,7 +40,7 @@ def all_fields() -> dict[str, list[str]]:
     for config_class in (PreTrainedConfig, *(CONFIG_MAPPING[model_type] for model_type in CONFIG_MAPPING)):
         fields = [field.name for field in dataclasses.fields(config_class)]
         hints = typing.get_type_hints(config_class, localns={"torch": torch})
-        own = {name: _json_types(hints[name]) for name in fields} | dict.fromkeys(config_class.sub_configs, {"object"})
+        own = {name: _json_types(hints[name]) for name in fields} | {part: {"object"} for part in config_class.sub_configs}
         aliases = {old: own[new] for old, new in config_class.attribute_map.items() if new in own}
         for name, found in (*own.items(), *aliases.items()):
             known.setdefault(name, set()).update(found)

@@ -26,7 +26,7 @@ from engine import checks, data, events, forgetting, json_input, merge, runs
 from engine.issues import Issue, PlanError, quoted
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, nearest, unknown_keys
+from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
 from engine.runs import Run
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
@@ -92,7 +92,8 @@ def from_dict(values: Mapping[str, Any]) -> Chain:
         issues.append(Issue(field="limit", message=f"{quoted(limit)} is not a share.", fix="Use 0.1 for a tenth."))
     if issues:
         raise PlanError(issues)
-    stages = tuple(_read_stage(number, stage) for number, stage in enumerate(written, start=1))
+    first = written[0].get("model", Plan.model) if isinstance(written[0], Mapping) else None
+    stages = tuple(_read_stage(number, stage, first) for number, stage in enumerate(written, start=1))
     return Chain(stages=stages, probe=tuple(DataSource(path=path) for path in probe), limit=float(limit))
 
 
@@ -101,14 +102,18 @@ def from_json(text: str) -> Chain:
     return from_dict(json_input.parse(text, "chain"))
 
 
-def _read_stage(number: int, values: Any) -> Stage:
+def _read_stage(number: int, values: Any, first_model: Any) -> Stage:
+    """One stage. Where it names no model, its default `max_length` is that of the model that the chain begins with."""
     try:
         if not isinstance(values, Mapping):
             raise PlanError([Issue(field="stage", message="is not an object.", fix='Write {"objective": "sft", ...}.')])
         replay = values.get("replay", 0.0)
         if isinstance(replay, bool) or not isinstance(replay, (int, float)) or not 0 <= replay <= 10:
             raise PlanError([Issue(field="replay", message=f"{quoted(replay)} is not a share.", fix="Use 0.2 for a fifth.")])
-        plan = Plan.from_dict({name: value for name, value in values.items() if name != "replay"})
+        of_plan = {name: value for name, value in values.items() if name != "replay"}
+        if "model" not in values and "max_length" not in values:
+            of_plan["max_length"] = default_max_length(first_model)
+        plan = Plan.from_dict(of_plan)
         if not isinstance(plan.objective, str) or plan.objective not in OBJECTIVES:
             message = f"{quoted(plan.objective)} is not an objective."
             raise PlanError([Issue(field="objective", message=message, fix=nearest(str(plan.objective), OBJECTIVES))])

@@ -86,7 +86,7 @@ def check_start(plan: Plan) -> list[Issue]:
         )
     for source in plan.datasets:
         issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
-    issues += lengths.check_shapes(plan) or lengths.check(plan)
+    issues += lengths.check_shapes(plan) or lengths.check_rows(plan) or lengths.check(plan)
     issues += packed.missing(packed.of_config(models.find(plan.model).config))
     return issues + _check_runs_here(plan) + _check_disk(plan)
 

@@ -43,7 +43,7 @@ LIBRARY_ERRORS = (
 
 @contextlib.contextmanager
 def laid_to(field: str, message: str, fix: str) -> Iterator[None]:
-    """Around what a library makes of a person's own values: what it raises becomes an issue of `field`, and its words are quoted.
+    """Around what a library makes of a person's own values: what it raises becomes an issue of `field` that quotes it.
 
     What `explain` has better words for is let through. The traceback goes to the log.
     """

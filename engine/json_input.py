@@ -1,4 +1,4 @@
-"""JSON from people and programs, read within limits: `parse(text, field)`, and `problems(value, field)` for what is read already.
+"""JSON from people and programs, read within limits: `parse(text, field)`, and `problems(value, field)` for what is read.
 
 A plan, a chain or a form's free text comes from anyone. What `json` itself lets through breaks what comes later: integers
 that no event stream carries, lone surrogates, NaN, nesting that exhausts the stack, objects of 100,000 keys. All of

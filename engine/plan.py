@@ -373,7 +373,10 @@ class Plan:
         issues += source_issues
         if issues:
             raise PlanError(issues)
-        return cls(**{**values, **({"datasets": datasets} if "datasets" in values else {})})
+        read: dict[str, Any] = {**values} | ({"datasets": datasets} if "datasets" in values else {})
+        if "max_length" not in read:
+            read["max_length"] = default_max_length(values.get("model", cls.model))
+        return cls(**read)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
@@ -386,6 +389,21 @@ SOURCE_FIELDS: tuple[str, ...] = tuple(field.name for field in dataclasses.field
 SOURCE_KNOBS: dict[str, Knob] = {
     field.name: field.metadata["knob"] for field in dataclasses.fields(DataSource) if field.metadata
 }
+
+
+def default_max_length(model: Any) -> int:
+    """The length of a plan that says none: the usual one, or the model's context length where that is shorter.
+
+    Args:
+        model: a plan's model, which may be wrong: `engine.checks` says so.
+    """
+    from engine import models  # it reads plans' models, so it imports this module
+
+    usual = Plan.max_length
+    try:
+        return min(usual, models.find(model).context_length or usual)
+    except PlanError:
+        return usual
 
 
 def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:
