@@ -18,7 +18,7 @@ from typing import Any
 
 from engine.issues import Issue, PlanError
 
-EXPRESSION = re.compile(r"[*+?\\\[\]()|^$]")  # a name with one of these is a regular expression
+EXPRESSION = re.compile(r"[*+?\\\[\]{}()|^$]")  # a name with one of these is a regular expression
 LONGEST = 1000  # characters; an alternation of all the layers of a large model is better written as a list
 MOST_PATTERNS = 64  # of one plan
 CPU_SECONDS = 0.25  # all of a plan's patterns on all names; ordinary ones take under 0.1 s on 5,000 names

@@ -149,7 +149,7 @@ def test_a_nested_config_of_the_right_form_is_priced(estimator: Asked) -> None:
 @pytest.mark.parametrize(
     ("options", "field"),
     [
-        ({"layers_pattern": "layers", "target_modules": "all-linear"}, "method_options"),
+        ({"layers_pattern": "layers", "target_modules": "all-linear"}, "layers_pattern"),
         ({"trainable_token_indices": {"embed_tokens": "x"}}, "trainable_token_indices.embed_tokens"),
         ({"trainable_token_indices": "x"}, "trainable_token_indices"),
         ({"alora_invocation_tokens": "x"}, "alora_invocation_tokens"),
