@@ -63,9 +63,15 @@ def check(plan: Plan) -> list[Issue]:
 
 def check_values(plan: Plan) -> list[Issue]:
     """What is wrong with each value by itself: with it, the plan cannot even be looked at."""
-    issues = [issue for name in FIELDS if name != "datasets" for issue in json_input.problems(getattr(plan, name), name)]
+    values = {name: getattr(plan, name) for name in FIELDS if name != "datasets"}
     for place, source in enumerate(plan.datasets):
-        issues += json_input.problems(vars(source), f"datasets[{place}]")
+        values |= {f"datasets[{place}].{name}": value for name, value in vars(source).items()}
+    issues = [
+        issue
+        for name, value in values.items()
+        if not isinstance(value, float)  # of NaN the field's own limits say more
+        for issue in json_input.problems(value, name)
+    ]
     if issues:  # a plan need not come from `Plan.from_dict`, which refuses them too
         return issues
     issues = [issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)]
