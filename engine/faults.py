@@ -54,7 +54,7 @@ def laid_to(field: str, message: str, fix: str) -> Iterator[None]:
     except LIBRARY_ERRORS as error:
         if any(_known(cause) is not None for cause in _causes(error)):
             raise
-        logging.getLogger("fittingroom").warning("A library refused %s.", field, exc_info=True)
+        logging.getLogger("fittingroom").error("A library refused %s.", field, exc_info=True)
         raise PlanError([Issue(field=field, message=f"{message} ({_first_line(error)}).", fix=fix)]) from error
 
 
