@@ -120,7 +120,7 @@ def _read_stage(number: int, values: Any, first_model: Any) -> Stage:
         for named in references(plan):
             if named not in [f"@{earlier}" for earlier in range(1, number)]:
                 fix = f"Use @1 to @{number - 1}." if number > 1 else "The first stage must name a model."
-                raise PlanError([Issue(field="model", message=f"{quoted(named)} is no earlier stage.", fix=fix)])
+                raise PlanError([Issue(field="model", message=f"{named[:80]} is no earlier stage.", fix=fix)])
         return Stage(plan=plan, goes_on="model" not in values and number > 1, replay=float(replay))
     except PlanError as error:
         raise PlanError(
