@@ -22,7 +22,7 @@ BOOKKEEPING = ("auto_mapping", "peft_version", "base_model_name_or_path", "revis
 
 
 def options_of(config_class: type) -> list[dict[str, Any]]:
-    """One entry per field of a PEFT config: its name, kind, default, choices and help."""
+    """One entry per field of a PEFT config: its name, kind, form, default, choices and help."""
     hints = typing.get_type_hints(config_class)
     return [_entry(field, hints[field.name]) for field in dataclasses.fields(config_class) if field.name not in BOOKKEEPING]
 
@@ -33,6 +33,7 @@ def _entry(field: dataclasses.Field, hint: Any) -> dict[str, Any]:
     return {
         "name": field.name,
         "kind": kind,
+        **({"form": form_of(hint)} if kind in ("object", "mapping") else {}),
         "default": _plain(default),
         "optional": _plain(default) is None or type(None) in typing.get_args(hint),
         "choices": choices,
@@ -57,6 +58,31 @@ def _kind(hint: Any) -> tuple[str, list[str]]:
     if set(parts) == {list[str], str}:
         return "names", []
     return "object", []
+
+
+def form_of(hint: Any) -> Any:
+    """A type annotation as a form of `engine/forms.py`: a nested config with all of its fields, too."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if len(_union(hint)) > 1:
+        forms = [form_of(part) for part in _union(hint)]
+        if any("config" in form for form in forms):  # PEFT makes the config out of any object
+            forms = [form for form in forms if form != {"mapping": "any"}]
+        return {"either": forms} if len(forms) > 1 else forms[0]
+    if origin is typing.Literal:
+        words = [choice for choice in inner if isinstance(choice, str)]
+        return {"choice": words} if len(words) == len(inner) else "any"
+    if origin is list:
+        return {"list": form_of(inner[0])}
+    if origin is tuple:
+        return {"tuple": [form_of(part) for part in inner]}
+    if origin is dict or hint is dict:
+        return {"mapping": form_of(inner[1]) if inner else "any"}
+    if inspect.isclass(hint) and issubclass(hint, enum.Enum):
+        return {"choice": [member.value for member in hint]}
+    if dataclasses.is_dataclass(hint):
+        hints = typing.get_type_hints(hint)
+        return {"config": {field.name: form_of(hints[field.name]) for field in dataclasses.fields(hint) if field.init}}
+    return {bool: "flag", int: "integer", float: "number", str: "text", type(None): "null"}.get(hint, "any")
 
 
 def _union(hint: Any) -> tuple[Any, ...]:

@@ -10,8 +10,6 @@ The runs are ordinary ones: they appear in the page's history, and Ctrl-C stops 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
 import os
 import sys
 import time
@@ -19,11 +17,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, compare, figures, forgetting, merge, runs
+from engine import chains, compare, figures, forgetting, json_input, merge, runs
 from engine.chains import Chain
 from engine.compare import Comparison
 from engine.home import PRIVATE_UMASK
-from engine.plan import Plan, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import NOT_JSON, Plan
 from engine.runs import Run
 
 
@@ -148,13 +147,16 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "resume":
             return told(to_its_end(runs.resume(options.run)), merged=False)
         text = read_text(options.plan)
+        values = json_input.parse(text, "plan", fix=NOT_JSON)
         if options.command == "compare":
-            compared = compare_methods(Plan.from_json(text), [key.strip() for key in options.methods.split(",") if key.strip()])
+            compared = compare_methods(
+                Plan.from_dict(values), [key.strip() for key in options.methods.split(",") if key.strip()]
+            )
             return 0 if compare.state(compared) == "finished" else 1
-        if is_chain(text):
-            print(run_chain(chains.from_json(text)))
+        if chains.is_chain(values):
+            print(run_chain(chains.from_dict(values)))
             return 0
-        return told(to_its_end(runs.start(Plan.from_json(text))), merged=options.merge)
+        return told(to_its_end(runs.start(Plan.from_dict(values))), merged=options.merge)
     except PlanError as error:
         print(error, file=sys.stderr)
         return 2
@@ -176,19 +178,20 @@ def told(ended: Run, *, merged: bool) -> int:
     return 0
 
 
-def is_chain(text: str) -> bool:
-    """Whether a file holds a chain; what cannot be read is told by the plan's own reader."""
-    with contextlib.suppress(json.JSONDecodeError, RecursionError):
-        return chains.is_chain(json.loads(text))
-    return False
-
-
 def read_text(path: Path) -> str:
-    """The text of a plan file. Exits with one sentence if there is none."""
+    """The text of a plan file. Raises `PlanError` if there is none, or if it is no text of a plan's size."""
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        sys.exit(f"plan: {path} cannot be read ({getattr(error, 'strerror', None) or 'it is not UTF-8 text'}). Check the path.")
+        with open(path, "rb") as file:
+            content = file.read(json_input.MOST_BYTES + 1)
+        text = content.decode("utf-8-sig")
+    except (OSError, ValueError) as error:  # ValueError: no UTF-8, or a NUL in the path
+        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
+        message = f"{str(path)[:200]} cannot be read ({reason})."
+        raise PlanError([Issue(field="plan", message=message, fix="Check the path.")]) from None
+    if len(content) > json_input.MOST_BYTES:
+        message = f"{str(path)[:200]} is larger than {json_input.MOST_BYTES // 2**20} MB."
+        raise PlanError([Issue(field="plan", message=message, fix="Check the path: that is no plan.")])
+    return text
 
 
 if __name__ == "__main__":

@@ -8,14 +8,16 @@ model in which just the right weights require gradients. On "meta" the same para
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import re
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import shapes
+from engine import patterns, shapes
 from engine.peft_options import MEANT_FOR_PEFT_ITSELF, declared
 from engine.plan import Issue, PlanError
 from engine.tasks import TASKS, Task
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     Attach = Callable[[torch.nn.Module, Mapping[str, Any]], PeftModel]
 
 HEADS_OF_PEFT = ("classifier", "score", "qa_outputs")  # trained and saved by PEFT itself where it knows the task (0.21)
-EXPRESSION = re.compile(r"[*+?\\\[\]()|^$]")  # a name with one of these is a regular expression
+EXPRESSION = patterns.EXPRESSION
 
 
 # --- PEFT's methods -------------------------------------------------------------------------------------------------
@@ -43,6 +45,7 @@ def with_peft(peft_type: str, model: torch.nn.Module, options: Mapping[str, Any]
     """
     from peft import get_peft_model
 
+    patterns.refuse_slow(patterns.of_options(options), [name for name, _ in model.named_modules()])
     config = make_config(peft_type, model, options)
     if not shapes.is_meta(model):
         return _remember_start(_ready(get_peft_model(model, config)))
@@ -144,7 +147,8 @@ def make_config(peft_type: str, model: torch.nn.Module, options: Mapping[str, An
     for name, option in known.items():
         if option.knob.kind == "names" and name in values:
             values[name] = names(values[name])
-    values = {name: value for name, value in values.items() if value is not None or known[name].default is not None}
+    # null leaves an option to PEFT, but for those where it is a value that differs from the default; no mapping is one
+    values = {name: value for name, value in values.items() if value is not None or known[name].default not in (None, {})}
     if "target_modules" in known and not values.get("target_modules"):
         values |= default_targets(peft_type, model)
     elif values.get("target_modules") == "all-linear":
@@ -164,7 +168,19 @@ def make_config(peft_type: str, model: torch.nn.Module, options: Mapping[str, An
         values["token_dim"] = model.get_input_embeddings().embedding_dim
     if "num_virtual_tokens" in known and model.config.model_type == "distilbert":  # it has names of its own for its sizes
         values |= {"num_layers": model.config.n_layers, "num_attention_heads": model.config.n_heads}
-    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type.upper())](task_type=task.peft_type, **values)
+    config_class = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(peft_type.upper())]
+    return config_class(task_type=task.peft_type, **_with_configs(config_class, values))
+
+
+def _with_configs(config_class: type[PeftConfig], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with each object that stands for a config of PEFT's own made that config. (PEFT 0.21 does so for most.)"""
+    hints = typing.get_type_hints(config_class)
+    made = dict(values)
+    for name, value in values.items():
+        nested = next((part for part in (hints[name], *typing.get_args(hints[name])) if dataclasses.is_dataclass(part)), None)
+        if nested is not None and isinstance(value, Mapping):
+            made[name] = nested(**value)
+    return made
 
 
 # Soft prompts that are as wide as the token vectors: PEFT (0.21) takes the width of the layers, which ALBERT's are not.

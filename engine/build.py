@@ -6,6 +6,7 @@ quantised layers and the same adapter are made without memory, for the estimator
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from engine import (
     checkpoints,
     checks,
     data,
+    faults,
     hub_answers,
     libraries,
     model_files,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainingArguments
 
 STEPS_UNKNOWN = 1000  # any number does: it shapes AdaLoRA's schedule, and such a plan is only priced
+# Fields of a config that change what a call returns, not the model; the trainers expect their defaults.
+CALL_SETTINGS = ("return_dict", "output_hidden_states", "output_attentions", "use_cache")
 MAX_PARAMS = 2e12  # the largest published models have 1e12 parameters; a config beyond twice that is a mistake
 
 
@@ -60,7 +64,8 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
     """
     config = config if config is not None else load_config(plan)
     _refuse_packed(plan, config, device)
-    base = build_bare(plan, config) if device == "meta" else load_base(plan, device)
+    with _laid_to_config(plan):
+        base = build_bare(plan, config) if device == "meta" else load_base(plan, device)
     if device == "meta":
         _quantize_shapes(base, plan)
     base.config.use_cache = False  # training never reads the cache
@@ -68,7 +73,8 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
     _refuse_unfit(plan, base)
     if plan.prepare_model_for_kbit_training and checks.quantization(plan) != "none":
         prepare_for_kbit(base)
-    model = METHODS[plan.method].apply(base, _options(plan))
+    with laid_to_options(plan):
+        model = METHODS[plan.method].apply(base, _options(plan))
     number_type = adapter_dtype(plan)
     if number_type is not None:
         _cast_trained(model, number_type)
@@ -76,6 +82,33 @@ def build(plan: Plan, device: str, *, config: PretrainedConfig | None = None) ->
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": plan.use_reentrant})
         model.enable_input_require_grads()
     return model
+
+
+def _laid_to_config(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """Around what transformers makes of a config. Those of the catalogue are known to be sound: faults there are our own."""
+    if models.is_known(plan.model):
+        return contextlib.nullcontext()
+    fix = "Check its values, or leave out those that you do not need."
+    return faults.laid_to("model", "transformers can make no model of this config", fix)
+
+
+def laid_to_options(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """Around what PEFT makes of a plan's options. Where none differs from its default, faults are our own."""
+    defaults = {option.name: option.default for option in METHODS[plan.method].options}
+    changed = [name for name, value in plan.method_options.items() if value != defaults.get(name)]
+    if not changed:
+        return contextlib.nullcontext()
+    field = changed[0] if len(changed) == 1 else "method_options"
+    fix = f"Check {', '.join(changed[:5])}; leave out what you do not need."
+    return faults.laid_to(field, "PEFT cannot use this here", fix)
+
+
+def laid_to_step(plan: Plan) -> contextlib.AbstractContextManager[None]:
+    """Around a training step: a model can be made of many values with which it cannot compute."""
+    of_options = laid_to_options(plan)
+    if models.is_known(plan.model) or not isinstance(of_options, contextlib.nullcontext):
+        return of_options
+    return faults.laid_to("model", "no training step can be computed with it", "Check the numbers in its config.")
 
 
 def _refuse_packed(plan: Plan, config: PretrainedConfig, device: str) -> None:
@@ -175,8 +208,9 @@ def load_config(plan: Plan) -> PretrainedConfig:
 
     model = models.find(plan.model)
     if model.config is not None:
-        values = dict(model.config)
-        config = AutoConfig.for_model(values.pop("model_type"), **values)
+        values = {name: value for name, value in model.config.items() if name not in CALL_SETTINGS}
+        with _laid_to_config(plan):
+            config = AutoConfig.for_model(values.pop("model_type"), **values)
     else:
         _ask_whether_the_hub_is_there(model.id)
         _refuse_code_in_cache(model.id)

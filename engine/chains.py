@@ -15,7 +15,6 @@ on the earlier stages' held-out rows (`engine/forgetting.py`). The stages are or
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Mapping
@@ -23,13 +22,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import checks, data, events, forgetting, merge, runs
+from engine import checks, data, events, forgetting, json_input, merge, runs
+from engine.issues import Issue, PlanError, quoted
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import SOURCE_KNOBS, DataSource, Issue, Plan, PlanError, nearest, unknown_keys
+from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
 from engine.runs import Run
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
+MOST_STAGES = 32
 LIMIT = 0.1  # a loss may rise by this share before the report warns; judgement
 Model = str | dict
 
@@ -74,44 +75,52 @@ def from_dict(values: Mapping[str, Any]) -> Chain:
     Raises:
         PlanError: what is wrong with a stage, the field led by the stage's number.
     """
+    wrong = json_input.problems(values, "chain")
+    if wrong:
+        raise PlanError(wrong)
     issues = unknown_keys(values, CHAIN_FIELDS, where="chain")
     written = values.get("stages")
+    if isinstance(written, list) and len(written) > MOST_STAGES:
+        message = f"has {len(written):,} stages, and a chain has at most {MOST_STAGES}."
+        issues.append(Issue(field="stages", message=message, fix="Write fewer."))
     if not isinstance(written, list) or not written:
         issues.append(Issue(field="stages", message="has no stage.", fix='Write [{"objective": "sft", ...}, ...].'))
     probe, limit = values.get("probe", []), values.get("limit", LIMIT)
-    if not isinstance(probe, list) or not all(isinstance(path, str) for path in probe):
+    if not isinstance(probe, list) or len(probe) > MOST_DATASETS or not all(isinstance(path, str) for path in probe):
         issues.append(Issue(field="probe", message="is not a list of data sets.", fix='Write ["demo/general"].'))
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or limit < 0:
-        issues.append(Issue(field="limit", message=f"{limit!r} is not a share.", fix="Use 0.1 for a tenth."))
+        issues.append(Issue(field="limit", message=f"{quoted(limit)} is not a share.", fix="Use 0.1 for a tenth."))
     if issues:
         raise PlanError(issues)
-    stages = tuple(_read_stage(number, stage) for number, stage in enumerate(written, start=1))
+    first = written[0].get("model", Plan.model) if isinstance(written[0], Mapping) else None
+    stages = tuple(_read_stage(number, stage, first) for number, stage in enumerate(written, start=1))
     return Chain(stages=stages, probe=tuple(DataSource(path=path) for path in probe), limit=float(limit))
 
 
 def from_json(text: str) -> Chain:
     """Read a chain from the text of its JSON file. Raises `PlanError`."""
-    try:
-        return from_dict(json.loads(text))
-    except (json.JSONDecodeError, RecursionError):
-        raise PlanError([Issue(field="chain", message="is not valid JSON.", fix="Mend the file and try again.")]) from None
+    return from_dict(json_input.parse(text, "chain"))
 
 
-def _read_stage(number: int, values: Any) -> Stage:
+def _read_stage(number: int, values: Any, first_model: Any) -> Stage:
+    """One stage. Where it names no model, its default `max_length` is that of the model that the chain begins with."""
     try:
         if not isinstance(values, Mapping):
             raise PlanError([Issue(field="stage", message="is not an object.", fix='Write {"objective": "sft", ...}.')])
         replay = values.get("replay", 0.0)
         if isinstance(replay, bool) or not isinstance(replay, (int, float)) or not 0 <= replay <= 10:
-            raise PlanError([Issue(field="replay", message=f"{replay!r} is not a share.", fix="Use 0.2 for a fifth.")])
-        plan = Plan.from_dict({name: value for name, value in values.items() if name != "replay"})
-        if plan.objective not in OBJECTIVES:
-            message = f"{plan.objective!r} is not an objective."
+            raise PlanError([Issue(field="replay", message=f"{quoted(replay)} is not a share.", fix="Use 0.2 for a fifth.")])
+        of_plan = {name: value for name, value in values.items() if name != "replay"}
+        if "model" not in values and "max_length" not in values:
+            of_plan["max_length"] = default_max_length(first_model)
+        plan = Plan.from_dict(of_plan)
+        if not isinstance(plan.objective, str) or plan.objective not in OBJECTIVES:
+            message = f"{quoted(plan.objective)} is not an objective."
             raise PlanError([Issue(field="objective", message=message, fix=nearest(str(plan.objective), OBJECTIVES))])
         for named in references(plan):
-            if not named[1:].isdigit() or not 1 <= int(named[1:]) < number:
+            if named not in [f"@{earlier}" for earlier in range(1, number)]:
                 fix = f"Use @1 to @{number - 1}." if number > 1 else "The first stage must name a model."
-                raise PlanError([Issue(field="model", message=f"{named} is no earlier stage.", fix=fix)])
+                raise PlanError([Issue(field="model", message=f"{named[:80]} is no earlier stage.", fix=fix)])
         return Stage(plan=plan, goes_on="model" not in values and number > 1, replay=float(replay))
     except PlanError as error:
         raise PlanError(

@@ -12,20 +12,36 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, hardware, lengths, model_sizes, models, objectives, optimizers, packed, parallel, rewards, visitors
+from engine import (
+    data,
+    forms,
+    hardware,
+    json_input,
+    lengths,
+    model_sizes,
+    models,
+    objectives,
+    optimizers,
+    packed,
+    parallel,
+    patterns,
+    peft_options,
+    rewards,
+    visitors,
+)
 from engine.attach import MOVES_WEIGHTS
 from engine.home import free_bytes, runs_folder
+from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
 
+MOST_NAMES = 10_000  # of modules; the models of the catalogue have up to about 5,000
+
 
 def check(plan: Plan) -> list[Issue]:
     """Everything that is wrong with the plan's own words: first each value by itself, then what they mean together."""
-    issues = [issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)]
-    for place, source in enumerate(plan.datasets):
-        for name, knob in SOURCE_KNOBS.items():
-            issues += check_value(f"datasets[{place}].{name}", getattr(source, name), knob)
+    issues = check_values(plan)
     if issues:
         return issues
     issues += _check_method(plan)
@@ -46,6 +62,26 @@ def check(plan: Plan) -> list[Issue]:
     return issues + _own_gpu_warnings()
 
 
+def check_values(plan: Plan) -> list[Issue]:
+    """What is wrong with each value by itself: with it, the plan cannot even be looked at."""
+    values = {name: getattr(plan, name) for name in FIELDS if name != "datasets"}
+    for place, source in enumerate(plan.datasets):
+        values |= {f"datasets[{place}].{name}": value for name, value in vars(source).items()}
+    issues = [
+        issue
+        for name, value in values.items()
+        if not isinstance(value, float)  # of NaN the field's own limits say more
+        for issue in json_input.problems(value, name)
+    ]
+    if issues:  # a plan need not come from `Plan.from_dict`, which refuses them too
+        return issues
+    issues = [issue for name, knob in FIELDS.items() for issue in check_value(name, getattr(plan, name), knob)]
+    for place, source in enumerate(plan.datasets):
+        for name, knob in SOURCE_KNOBS.items():
+            issues += check_value(f"datasets[{place}].{name}", getattr(source, name), knob)
+    return issues
+
+
 def check_start(plan: Plan) -> list[Issue]:
     """`check`, and what a real start needs on top: readable rows, and room on the disk."""
     issues = check(plan) + visitors.check(plan)
@@ -57,7 +93,7 @@ def check_start(plan: Plan) -> list[Issue]:
         )
     for source in plan.datasets:
         issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
-    issues += lengths.check_shapes(plan) or lengths.check(plan)
+    issues += lengths.check_shapes(plan) or lengths.check_rows(plan) or lengths.check(plan)
     issues += packed.missing(packed.of_config(models.find(plan.model).config))
     return issues + _check_runs_here(plan) + _check_disk(plan)
 
@@ -70,36 +106,40 @@ def check_value(name: str, value: Any, knob: Knob) -> Iterator[Issue]:
     if problem is None and knob.kind in ("number", "integer"):
         problem = _range_problem(value, knob)
     if problem is None and knob.kind == "choice" and value not in knob.choices:
-        problem = f"{value!r} is not one of its choices."
+        problem = f"{quoted(value)} is not one of its choices."
     if problem:
         yield Issue(field=name, message=problem, fix=_remedy(value, knob))
+    elif knob.form is not None:
+        yield from forms.problems(value, knob.form, name)
 
 
 def _type_problem(value: Any, knob: Knob) -> str | None:
     is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if knob.kind == "integer" and not (is_number and float(value).is_integer()):
-        return f"{value!r} is not a whole number."
+    if knob.kind == "integer" and not (is_number and value == value // 1):
+        return f"{quoted(value)} is not a whole number."
     if knob.kind == "number" and not is_number:
-        return f"{value!r} is not a number."
+        return f"{quoted(value)} is not a number."
     if knob.kind == "flag" and not isinstance(value, bool):
-        return f"{value!r} is neither true nor false."
+        return f"{quoted(value)} is neither true nor false."
     if knob.kind in ("text", "choice") and not isinstance(value, str):
-        return f"{value!r} is not a text."
+        return f"{quoted(value)} is not a text."
+    if knob.kind in ("text", "choice") and len(value) > knob.longest:
+        return f"is {len(value):,} characters long."
     if knob.kind == "mapping" and not isinstance(value, Mapping):
         return "is not an object."
     if knob.kind == "names" and not _is_names(value):
-        return f"{value!r} is neither a name nor a list of names."
+        return f"{quoted(value)} is neither a name nor a list of names."
     return None
 
 
 def _is_names(value: Any) -> bool:
     names = value if isinstance(value, (list, tuple)) else [value]
-    return bool(names) and all(isinstance(name, str) and name.strip() for name in names)
+    return 0 < len(names) <= MOST_NAMES and all(isinstance(name, str) and name.strip() for name in names)
 
 
 def _range_problem(value: float, knob: Knob) -> str | None:
     if not math.isfinite(value):
-        return f"{value!r} is not a finite number."
+        return f"{quoted(value)} is not a finite number."
     too_low = knob.minimum is not None and (value < knob.minimum or (knob.above and value == knob.minimum))
     too_high = knob.maximum is not None and value > knob.maximum
     return f"{value:g} is out of range." if too_low or too_high else None
@@ -119,15 +159,18 @@ def _remedy(value: Any, knob: Knob) -> str:
         high = f"at most {knob.maximum:g}" if knob.maximum is not None else ""
         empty = ", or leave it empty for the recommended value" if knob.optional else ""
         return f"Use a {'whole ' if knob.kind == 'integer' else ''}number {' and '.join(filter(None, (low, high)))}{empty}."
-    return "Use a text."
+    return f"Use a text of at most {knob.longest:,} characters."
 
 
 def _check_method(plan: Plan) -> list[Issue]:
     if plan.method not in METHODS:
-        return [Issue(field="method", message=f"{plan.method!r} is not a method.", fix=nearest(str(plan.method), METHODS))]
+        return [
+            Issue(field="method", message=f"{quoted(plan.method)} is not a method.", fix=nearest(str(plan.method), METHODS))
+        ]
     method = METHODS[plan.method]
     issues = _check_options(plan.method_options, method) + _check_quantization(plan, method)
-    return issues or _check_meaning(plan, method)
+    issues = issues or peft_options.check_sources(plan.method_options, model=plan.model)
+    return issues or _check_meaning(plan, method) + patterns.check(plan.method_options)
 
 
 # LoRA's start values that need more than the weights as they are loaded, and the method that does the same.
@@ -220,7 +263,7 @@ def quantization(plan: Plan) -> str:
 def _check_objective(plan: Plan) -> list[Issue]:
     if plan.objective not in OBJECTIVES:
         fix = nearest(str(plan.objective), OBJECTIVES)
-        return [Issue(field="objective", message=f"{plan.objective!r} is not an objective.", fix=fix)]
+        return [Issue(field="objective", message=f"{quoted(plan.objective)} is not an objective.", fix=fix)]
     objective = OBJECTIVES[plan.objective]
     issues = _check_options(plan.objective_options, objective)
     return issues or [
@@ -309,7 +352,8 @@ def _check_rewards(plan: Plan) -> list[Issue]:
     options = objectives.option_values(plan)
     if "reward_funcs" not in options:
         return []
-    return [issue for name in rewards.names_of(options["reward_funcs"]) for issue in rewards.check_name(name)]
+    issues = [issue for name in rewards.names_of(options["reward_funcs"]) for issue in rewards.check_name(name)]
+    return issues + patterns.check_text("pattern", options["pattern"])
 
 
 def _found(look: Callable[[Any], Any], words: Any) -> list[Issue]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 
@@ -34,6 +35,36 @@ def in_plain_words() -> Iterator[None]:
         raise PlanError([explain(error)]) from error
 
 
+# What PEFT, transformers and torch raise where a value does not go with the others. Faults of the machine are not among them.
+LIBRARY_ERRORS = (
+    *(ArithmeticError, AssertionError, AttributeError, ImportError, LookupError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, re.error),
+)
+
+
+@contextlib.contextmanager
+def laid_to(field: str, message: str, fix: str) -> Iterator[None]:
+    """Around what a library makes of a person's own values: what it raises becomes an issue of `field` that quotes it.
+
+    What `explain` has better words for is let through. The traceback goes to the log.
+    """
+    try:
+        yield
+    except PlanError:
+        raise
+    except LIBRARY_ERRORS as error:
+        if any(_known(cause) is not None for cause in _causes(error)):
+            raise
+        logging.getLogger("fittingroom").error("A library refused %s.", field, exc_info=True)
+        raise PlanError([Issue(field=field, message=f"{message} ({_first_line(error)}).", fix=fix)]) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """What a library says, in one line without what a reader cannot use."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:160].rstrip('.')}" if lines else type(error).__name__
+
+
 def explain(error: BaseException) -> Issue:
     """The issue behind an exception; an unknown one is named as such and points to the log."""
     if isinstance(error, PlanError) and error.issues:
@@ -44,12 +75,8 @@ def explain(error: BaseException) -> Issue:
         issue = _known(cause)
         if issue is not None:
             return issue
-    first_line = redact((str(error).strip().splitlines() or [""])[0])[:200]
-    return Issue(
-        field="run",
-        message=f"an unexpected fault stopped this: {type(error).__name__}{': ' + first_line if first_line else ''}.",
-        fix="The log has the details.",
-    )
+    message = f"an unexpected fault stopped this: {redact(_first_line(error))}."
+    return Issue(field="run", message=message, fix="The log has the details.")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -130,9 +157,10 @@ def _model_fault(error: BaseException, kinds: list[str], text: str) -> Issue | N
             fix="Choose a model without it (YOLOS or RT-DETR, for instance), or install timm.",
         )
     if any(kind.startswith("StrictDataclass") for kind in kinds):
-        return Issue(
-            field="model", message="the config has a value that is out of place.", fix="Check the numbers in the config."
-        )
+        named = re.search(r"[Ff]ield '(\w+)'|`(\w+)`", text)
+        what = f"the config's {next(filter(None, named.groups()))}" if named else "a value of the config"
+        fix = "Check it in the config, or leave it out."
+        return Issue(field="model", message=f"{what} is not what transformers takes.", fix=fix)
     if "Unrecognized configuration class" in text:
         return Issue(
             field="model",

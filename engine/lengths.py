@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 MOST_COUNTED = 20_000  # rows; about 10 s on one core. The mean of so many is known to 1 % (judgement)
 MOST_LOADED = 200_000  # rows that are held in memory at once; of a larger set a sample of MOST_COUNTED is
+# Rows of a run, each counted as often as its weight says. Twice as many as are fetched of a hub set; the trainer holds them
+# as a table (a worker with 20 million short rows was seen above 3.2 GB).
+MOST_ROWS = 2_000_000
 VERSION = 3  # of what is kept
 
 
@@ -79,12 +82,28 @@ def accepts(plan: Plan) -> tuple[str, ...]:
     return OBJECTIVES[plan.objective].shapes if plan.objective in OBJECTIVES else ()
 
 
+def check_rows(plan: Plan) -> list[Issue]:
+    """Whether the rows of all sources, each as often as its weight says, are more than a process can hold."""
+    shapes = accepts(plan)
+    rows = [data.scan(source, shapes).rows * source.weight for source in plan.datasets]
+    if sum(rows) <= MOST_ROWS:
+        return []
+    largest = max(range(len(rows)), key=rows.__getitem__)
+    message = (
+        f"its rows times its weight make {sum(rows):,.0f} rows with the others, more than the {MOST_ROWS:,} that a run holds."
+    )
+    return [Issue(field=f"datasets[{largest}].weight", message=message, fix="Use a smaller weight, or more epochs.")]
+
+
 def load(plan: Plan) -> Rows:
     """The rows that are looked at. Bad ones are left out, so that data can be looked at before they are mended.
 
-    Raises `PlanError` if there is not one row.
+    Raises `PlanError` if there is not one row, or if there are too many.
     """
     shapes = accepts(plan)
+    too_many = check_rows(plan)
+    if too_many:
+        raise PlanError(too_many)
     if sum(data.scan(source, shapes).rows * max(1, source.weight) for source in plan.datasets) <= MOST_LOADED:
         rows = data.load(plan.datasets, shapes, skip_bad=True)
         numbers = list(range(1, len(rows) + 1))

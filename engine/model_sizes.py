@@ -25,9 +25,14 @@ LARGEST = {
     EXPERTS: 8192,
     ("max_position_embeddings", "n_positions"): 2**28,
 }
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 LIMITS = {name: largest for names, largest in LARGEST.items() for name in names}
+# Counts of any other name, by how such names begin or end: far beyond what any config of transformers' own has. What is
+# built one by one is the least.
+MOST_LAYERS = 2048
+MOST_OF_A_KIND = 2**17
+MOST_EXPERTS_IN_ALL = 2**18  # of all layers; Kimi K2 has 61 layers of 384
 MAY_BE_ZERO = (*EXPERTS, "encoder_layers", "decoder_layers")
-PARTS = ("text_config", "vision_config", "audio_config", "encoder", "decoder")  # configs within a config
 WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 # Where nothing but the head is a plain linear layer, which is what transformers quantises (5.23, `replace_with_bnb_linear`):
 # models of convolutions, and Falcon, whose linear layers are of a class of their own.
@@ -45,10 +50,25 @@ def check(config: Mapping[str, Any]) -> list[Issue]:
 
 def _wrong(config: Mapping[str, Any]) -> Iterator[str]:
     for name, value in config.items():
-        if name in PARTS and isinstance(value, Mapping):
+        if name in LIMITS:
+            if value is not None and not is_size(name, value):
+                yield name
+        elif isinstance(value, Mapping):
             yield from _wrong(value)
-        elif name in LIMITS and value is not None and not is_size(name, value):
+        elif not _is_count(name, value):
             yield name
+    layers = next((config[name] for name in LAYERS if isinstance(config.get(name), int)), 1)
+    if layers * max((config[name] for name in EXPERTS if isinstance(config.get(name), int)), default=0) > MOST_EXPERTS_IN_ALL:
+        yield "number of experts"
+
+
+def _is_count(name: str, value: Any) -> bool:
+    """Whether a value of a name that `LIMITS` lacks can be built: how many layers, blocks or other parts it says."""
+    numbers = value if isinstance(value, (list, tuple)) else [value]
+    whole = [number for number in numbers if isinstance(number, int) and not isinstance(number, bool)]
+    if name.endswith(("layers", "depth", "depths", "blocks", "stages", "repeats")):
+        return sum(whole) <= 2 * MOST_LAYERS and max(whole, default=0) <= MOST_LAYERS
+    return not name.startswith(("num_", "n_")) or max(whole, default=0) <= MOST_OF_A_KIND
 
 
 def is_size(name: str, value: Any) -> bool:
@@ -71,4 +91,4 @@ def width(config: Mapping[str, Any] | None) -> int | None:
 def experts(config: Mapping[str, Any] | None) -> int:
     """How many experts each layer of the model has; 0 where it is no mixture of experts."""
     text = (config or {}).get("text_config") or config or {}
-    return max((text.get(name) or 0 for name in EXPERTS), default=0)
+    return max((text[name] for name in EXPERTS if isinstance(text.get(name), int)), default=0)

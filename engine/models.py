@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import figures, model_files, model_sizes, redaction
+from engine import config_fields, figures, json_input, model_files, model_sizes, redaction
 from engine.home import ASSETS, runs_folder
-from engine.plan import Issue, PlanError, nearest
+from engine.issues import Issue, PlanError, quoted
+from engine.local_paths import local_path
+from engine.plan import nearest
 
 DEMO_MODEL = "demo/llama"
 # The hub's own rule for repository names: huggingface_hub.utils.validate_repo_id.
@@ -232,14 +234,21 @@ def find(words: str | Mapping[str, Any]) -> Model:
     if words in catalogue():
         return catalogue()[words]
     if words.startswith("demo/"):
-        raise _wrong(f"{words!r} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")]))
+        raise _wrong(
+            f"{quoted(words)} is not a demo model.", nearest(words, [id_ for id_ in catalogue() if id_.startswith("demo/")])
+        )
     if _looks_like_a_path(words):
         return _from_folder(words)
     if redaction.has_secret(words):
         raise _wrong("is an access token, not a model id.", "Set HF_TOKEN before starting the app, and choose a model.")
     if HUB_ID.match(words) and ".." not in words and "--" not in words:
         return Model(id=words, title=words.split("/")[-1])
-    raise _wrong(f"{words[:80]!r} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
+    raise _wrong(f"{quoted(words)} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
+
+
+def is_known(words: str | Mapping[str, Any]) -> bool:
+    """Whether a plan's model is a row of the catalogue, whose config can be relied on."""
+    return isinstance(words, str) and words.strip() in catalogue()
 
 
 def local_paths_allowed() -> bool:
@@ -254,11 +263,8 @@ def _looks_like_a_path(words: str) -> bool:
 def _from_folder(words: str) -> Model:
     if not local_paths_allowed() and not _is_own_result(words):
         raise _wrong("is a path, and this server does not open paths.", "Use a Hugging Face id, for instance Qwen/Qwen3-0.6B.")
-    try:
-        folder = Path(words).expanduser()
-    except RuntimeError:  # "~nobody"
-        folder = Path(words)
-    if not _is_file(folder / "config.json"):
+    folder = local_path(words, field="model")
+    if not _is_there(folder / "config.json"):
         raise _wrong(f"{words[:200]} has no config.json.", "Name the folder that `save_pretrained` wrote.")
     config = model_files.read_config(folder)
     _refuse_absurd(config)
@@ -276,7 +282,7 @@ def _is_own_result(words: str) -> bool:
         return False
 
 
-def _is_file(path: Path) -> bool:
+def _is_there(path: Path) -> bool:
     try:
         return path.exists()  # a FIFO or a device is there, too, and refused by name
     except (OSError, ValueError):  # a name that is too long, or has a null character
@@ -292,17 +298,14 @@ def _from_config(config: Mapping[str, Any]) -> Model:
 
 
 def _refuse_absurd(config: Mapping[str, Any]) -> None:
-    """Refuse sizes that no model has before anything is built from them. Raises `PlanError`."""
-    issues = model_sizes.check(config)
+    """Refuse wrong types, and sizes that no model has, before anything is built from them. Raises `PlanError`."""
+    issues = model_sizes.check(config) or config_fields.check(config)
     if issues:
         raise PlanError(issues)
 
 
 def _parse_config(text: str) -> Mapping[str, Any]:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):  # ValueError: no JSON, or a number of thousands of digits
-        raise _wrong("the config is not valid JSON.", "Paste the whole text of a config.json.") from None
+    config = json_input.parse(text, "model", fix="Paste the whole text of a config.json.")
     if not isinstance(config, dict):
         raise _wrong("the config is not a JSON object.", "Paste the whole text of a config.json.")
     return config

@@ -13,7 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine import forms, models
 from engine.home import ASSETS
+from engine.issues import Issue, PlanError
+from engine.local_paths import is_file, local_path
 from engine.plan import Knob
 
 
@@ -99,7 +102,32 @@ PLAIN: dict[str, Mapping[str, Any]] = {
     "use_rslora": {"label": "Rank-stabilised", "help": "Scale by alpha / sqrt(r), which keeps high ranks learning."},
     "use_dora": {"label": "Length and direction apart (DoRA)", "help": "Often a little better, and slower."},
 }
-LIMITS_BY_ENDING: Mapping[str, Mapping[str, Any]] = {"dropout": {"minimum": 0, "maximum": 0.9}}
+LIMITS_BY_ENDING: Mapping[str, Mapping[str, Any]] = {
+    "dropout": {"minimum": 0, "maximum": 0.9},
+    "seed": {"minimum": 0, "maximum": forms.LARGEST_SEED},
+    "prng_key": {"minimum": 0, "maximum": forms.LARGEST_SEED},
+}
+# So many modules are made, one after the other; PEFT declares no limit, and a billion of them would never end.
+BUILT_ONE_BY_ONE = (
+    *("encoder_num_layers", "depth", "n_skills", "n_splits", "n_tasks", "num_tasks", "num_ranks", "num_B", "num_subspaces"),
+    *("num_transformer_submodules", "num_layers", "boft_n_butterfly_factor"),
+)
+MOST_BUILT = 1024
+# Options that PEFT declares and this program never gives what they need. Their defaults may be written out.
+NOT_USED = {
+    "megatron_core": "names a Python module that PEFT would import",
+    "megatron_config": "is for Megatron's layers, which no model here has",
+    "arrow_config": "routes between adapters that were trained before, and there is one here",
+    "corda_config": "belongs to a start from the data that is not offered here",
+    "lora_ga_config": "belongs to a start from gradients that is not offered here",
+}
+# Of `AutoTokenizer.from_pretrained` (transformers 5.23): settings that open no file and run no code.
+TOKENIZER_SETTINGS = (
+    *("use_fast", "padding_side", "truncation_side", "add_prefix_space", "add_bos_token", "add_eos_token", "legacy"),
+    *("clean_up_tokenization_spaces", "model_max_length", "split_special_tokens"),
+)
+# How PEFT's options (and their nested ones) are called that hold something to open: a file, a folder, a hub id, a module.
+OPENS = ("_path", "_file", "_dir", "_folder", "_library", "_module")
 MEANT_FOR_PEFT_ITSELF = ("peft_type", "task_type")  # they may be there, as PEFT's saved configs have them
 
 
@@ -116,14 +144,85 @@ def _read(entry: Mapping[str, Any]) -> Option:
     facts |= PLAIN.get(name, {})
     if entry["kind"] not in ("integer", "number"):
         facts = {key: value for key, value in facts.items() if key not in ("minimum", "maximum")}
+    facts["form"] = _pattern_form(name) or entry.get("form")
     knob = Knob(kind=entry["kind"], choices=tuple(entry["choices"]), optional=entry["optional"], group="hidden", **facts)
     return Option(name=name, default=entry["default"], knob=knob)
 
 
 def _limits(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    if entry["name"] == "r":  # OFT's own default is 0: the block size says it then
+    name = entry["name"]
+    if name == "r":  # OFT's own default is 0: the block size says it then
         return {"minimum": 0 if entry["default"] == 0 else 1, "maximum": 65536}
-    return next((limits for ending, limits in LIMITS_BY_ENDING.items() if entry["name"].endswith(ending)), {})
+    special = next((limits for ending, limits in LIMITS_BY_ENDING.items() if name.endswith(ending)), None)
+    if special is not None:
+        return special
+    if name in BUILT_ONE_BY_ONE:
+        return {"minimum": 0, "maximum": MOST_BUILT}
+    return {"minimum": -forms.LARGEST, "maximum": forms.LARGEST}
+
+
+def _pattern_form(name: str) -> Any:
+    """Of `rank_pattern` and its like PEFT declares no more than a dict: each layer's rank, alpha, block size or frequencies."""
+    if not name.endswith("_pattern") or name == "layers_pattern":
+        return None
+    each = "number" if name.startswith(("alpha", "lambda", "rank")) else "integer"  # OSF's rank may be a share
+    return {"either": [{"mapping": each}, "null"]}
+
+
+def check_sources(values: Mapping[str, Any], *, model: Any) -> list[Issue]:
+    """What is wrong with options that PEFT or transformers would open or import: the files and models they name.
+
+    Args:
+        values: the options of a plan, of their declared forms.
+        model: the plan's model, whose tokenizer may always be named.
+    """
+    issues = []
+    for name, value in values.items():
+        if not value:
+            continue
+        if name in NOT_USED and value != _default_of(name):
+            issues.append(Issue(field=name, message=f"{NOT_USED[name]}.", fix="Leave it out."))
+        elif name == "tokenizer_name_or_path" and value != model:
+            issues += _check_tokenizer(name, value)
+        elif name == "prompt_tuning_init_state_dict_path":
+            issues += _check_state_dict(name, value)
+        elif isinstance(value, Mapping):
+            allowed = TOKENIZER_SETTINGS if name == "tokenizer_kwargs" else None
+            wrong = [
+                key for key in value if (key not in allowed if allowed else key.endswith(OPENS)) and value[key] is not None
+            ]
+            fix = f"Use {', '.join(allowed)}." if allowed else "Leave it out."
+            issues += [
+                Issue(field=f"{name}.{key}", message="is not passed on: it may open a file.", fix=fix) for key in wrong[:3]
+            ]
+    return issues
+
+
+def _default_of(name: str) -> Any:
+    return next((option.default for rows in declared().values() for option in rows if option.name == name), None)
+
+
+def _check_tokenizer(name: str, value: Any) -> list[Issue]:
+    """A tokenizer of another model is opened as models are: where this serves strangers, not at all."""
+    if not models.local_paths_allowed():
+        message = "names another tokenizer, and this server opens none but the model's own."
+        return [Issue(field=name, message=message, fix="Leave it out.")]
+    try:
+        models.find(value)
+    except PlanError as error:
+        return [dataclasses.replace(issue, field=name) for issue in error.issues]
+    return []
+
+
+def _check_state_dict(name: str, value: Any) -> list[Issue]:
+    """PEFT gives any file but safetensors to `torch.load`, which can run what is in it."""
+    if not models.local_paths_allowed():
+        return [Issue(field=name, message="is a path, and this server does not open paths.", fix="Leave it out.")]
+    file = local_path(value, field=name)
+    if file.suffix != ".safetensors":
+        message = "is not a .safetensors file; other files can run code when they are opened."
+        return [Issue(field=name, message=message, fix="Save the prompt as safetensors.")]
+    return [] if is_file(file) else [Issue(field=name, message="there is no such file.", fix="Check the path.")]
 
 
 def options(

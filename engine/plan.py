@@ -18,30 +18,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from engine import json_input
+from engine.issues import Issue, PlanError, quoted
+
+__all__ = ["DataSource", "Issue", "Knob", "Plan", "PlanError"]
+
 PLAN_VERSION = 1
+MOST_DATASETS = 64  # of one plan; a mixture on the page has at most 8
+NOT_JSON = "Fix the file there and try again; a plan is JSON, not YAML."
+SHOWN_KEYS = 3  # of unknown ones
+LONGEST_NAME = 80  # characters of a word that are compared with the right names
 THIS_MACHINE = "this machine"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Issue:
-    """One thing that is wrong with a plan: which field, what, and what to do about it."""
-
-    field: str
-    message: str
-    fix: str
-    severity: str = "error"  # "error" stops a start, "warning" does not
-
-    def sentence(self) -> str:
-        """The issue as a person reads it: one line that names the field and the remedy."""
-        return f"{self.field}: {self.message} {self.fix}".strip()
-
-
-class PlanError(ValueError):
-    """The plan cannot be read or run as it is. `issues` holds one entry per problem, in the order of the fields."""
-
-    def __init__(self, issues: Iterable[Issue]):
-        self.issues = tuple(issues)
-        super().__init__("\n".join(issue.sentence() for issue in self.issues))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +43,8 @@ class Knob:
     above: bool = False  # the minimum itself is not allowed
     choices: tuple[str, ...] = ()
     optional: bool = False  # None is a value: "the recommended one"
+    longest: int = 10_000  # characters of a text
+    form: Any = None  # of a mapping or an object: what is in it (`engine/forms.py`); None: anything
     group: str = "common"  # common | more | hidden: where the form shows it
 
 
@@ -72,8 +61,8 @@ class DataSource:
     """One data set of a plan: a demo id, an upload, a local file or a hub id, with its split, weight and columns."""
 
     path: str
-    split: str = knob("train", "Split", "The split of a hub set.", kind="text")
-    config: str = knob("", "Config", "The config of a hub set that has several.", kind="text")
+    split: str = knob("train", "Split", "The split of a hub set.", kind="text", longest=200)
+    config: str = knob("", "Config", "The config of a hub set that has several.", kind="text", longest=200)
     weight: float = knob(
         1.0,
         "Weight",
@@ -82,7 +71,7 @@ class DataSource:
         maximum=10_000,
         above=True,
     )
-    columns: Mapping[str, str] = knob({}, "Columns", "Our column -> the file's.", kind="mapping")
+    columns: Mapping[str, str] = knob({}, "Columns", "Our column -> the file's.", kind="mapping", form={"mapping": "text"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -363,16 +352,20 @@ class Plan:
         """Read a plan from JSON values; absent fields take their defaults.
 
         Raises:
-            PlanError: an unknown key (the nearest right one is named), a wrong version, a malformed data source.
+            PlanError: an unknown key (the nearest right one is named), a wrong version, a malformed data source, or a value
+                that no JSON of ours may hold (`engine/json_input.py`).
         """
         if not isinstance(values, Mapping):
             raise PlanError([Issue(field="plan", message="is not a JSON object.", fix='Write it as {"model": ..., ...}.')])
+        issues = json_input.problems(values, "plan")
+        if issues:
+            raise PlanError(issues)
         issues = unknown_keys(values, FIELDS, where="plan")
         if values.get("version", PLAN_VERSION) != PLAN_VERSION:
             issues.append(
                 Issue(
                     field="version",
-                    message=f"is {values['version']!r}, and this program reads version {PLAN_VERSION}.",
+                    message=f"is {quoted(values['version'])}, and this program reads version {PLAN_VERSION}.",
                     fix="Update Fitting Room, or save the plan again from the version that wrote it.",
                 )
             )
@@ -380,19 +373,15 @@ class Plan:
         issues += source_issues
         if issues:
             raise PlanError(issues)
-        return cls(**{**values, **({"datasets": datasets} if "datasets" in values else {})})
+        read: dict[str, Any] = {**values} | ({"datasets": datasets} if "datasets" in values else {})
+        if "max_length" not in read:
+            read["max_length"] = default_max_length(values.get("model", cls.model))
+        return cls(**read)
 
     @classmethod
     def from_json(cls, text: str) -> Plan:
         """Read a plan from the text of its JSON file. Raises `PlanError`, with the line of a syntax error."""
-        try:
-            values = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            where = f"line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "its nesting"
-            raise PlanError(
-                [Issue(field="plan", message=f"is not valid JSON ({where}).", fix="Mend the file there and try again.")]
-            ) from None
-        return cls.from_dict(values)
+        return cls.from_dict(json_input.parse(text, "plan", fix=NOT_JSON))
 
 
 FIELDS: dict[str, Knob] = {field.name: field.metadata["knob"] for field in dataclasses.fields(Plan)}
@@ -402,21 +391,41 @@ SOURCE_KNOBS: dict[str, Knob] = {
 }
 
 
+def default_max_length(model: Any) -> int:
+    """The length of a plan that says none: the usual one, or the model's context length where that is shorter.
+
+    Args:
+        model: a plan's model, which may be wrong: `engine.checks` says so.
+    """
+    from engine import models  # it reads plans' models, so it imports this module
+
+    usual = Plan.max_length
+    try:
+        return min(usual, models.find(model).context_length or usual)
+    except PlanError:
+        return usual
+
+
 def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:
-    """One issue per key of `values` that is not in `known`, each naming the nearest right key."""
+    """One issue per key of `values` that is not in `known`, each naming the nearest right key; the first few of them."""
     known = list(known)
-    return [
+    wrong = [key for key in values if key not in known]
+    issues = [
         Issue(field=str(key), message=f"is not a field of the {where}.", fix=nearest(str(key), known))
-        for key in values
-        if key not in known
+        for key in wrong[:SHOWN_KEYS]
     ]
+    if len(wrong) > SHOWN_KEYS:
+        message = f"has {len(wrong) - SHOWN_KEYS:,} more fields that do not exist."
+        issues.append(Issue(field=where, message=message, fix="Leave them out."))
+    return issues
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """The remedy for a misspelt name: "Did you mean ...?" or the list of right names."""
     known = list(known)
     by_lower_case = {name.lower(): name for name in reversed(known)}
-    close = [by_lower_case[name] for name in get_close_matches(word.lower(), by_lower_case, n=1, cutoff=0.5)]
+    similar = get_close_matches(word[:LONGEST_NAME].lower(), by_lower_case, n=1, cutoff=0.5)
+    close = [by_lower_case[name] for name in similar]
     if close:
         return f"Did you mean {close[0]}?"
     return f"Use one of: {', '.join(known)}." if known else "Leave it out."
@@ -428,11 +437,12 @@ def _read_sources(values: Any) -> tuple[tuple[DataSource, ...], list[Issue]]:
         return (), []
     if not isinstance(values, (list, tuple)):
         return (), [Issue(field="datasets", message="is not a list.", fix='Write [{"path": "demo/pirate"}].')]
+    if len(values) > MOST_DATASETS:
+        message = f"names {len(values):,} data sets, and a plan has at most {MOST_DATASETS}."
+        return (), [Issue(field="datasets", message=message, fix="Join some of them into one file.")]
     sources, issues = [], []
     for number, value in enumerate(values):
-        if isinstance(value, DataSource):
-            sources.append(value)
-        elif not isinstance(value, Mapping) or not isinstance(value.get("path"), str):
+        if not isinstance(value, Mapping) or not isinstance(value.get("path"), str):
             issues.append(Issue(field=f"datasets[{number}]", message="has no path.", fix='Write {"path": "demo/pirate"}.'))
         else:
             unknown = unknown_keys(value, SOURCE_FIELDS, where="data source")

@@ -14,7 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.plan import Issue, PlanError, nearest
+from engine.issues import Issue, PlanError, quoted
+from engine.local_paths import is_file, local_path
+from engine.models import local_paths_allowed
+from engine.plan import nearest
 
 ALLOW_FILES = "FITTINGROOM_REWARD_FILES"
 Row = Mapping[str, Any]
@@ -60,13 +63,16 @@ def check_name(name: str) -> list[Issue]:
     if name in REWARDS:
         return []
     if not name.rpartition(":")[0].endswith(".py"):
-        return [Issue(field="reward_funcs", message=f"{name!r} is not a reward.", fix=nearest(name, REWARDS))]
-    if os.environ.get(ALLOW_FILES) != "1":
+        return [Issue(field="reward_funcs", message=f"{quoted(name)} is not a reward.", fix=nearest(name, REWARDS))]
+    if os.environ.get(ALLOW_FILES) != "1" or not local_paths_allowed():
         message = "a Python file is code, and this server does not run it."
         return [Issue(field="reward_funcs", message=message, fix=f"Its owner can allow it with {ALLOW_FILES}=1.")]
-    if not Path(name.rpartition(":")[0]).expanduser().is_file():
-        return [Issue(field="reward_funcs", message=f"there is no file {name.rpartition(':')[0]}.", fix="Check the path.")]
-    return []
+    words = name.rpartition(":")[0]
+    try:
+        file = local_path(words, field="reward_funcs")
+    except PlanError as error:
+        return list(error.issues)
+    return [] if is_file(file) else [Issue(field="reward_funcs", message=f"there is no file {words}.", fix="Check the path.")]
 
 
 def find(name: str) -> Reward:

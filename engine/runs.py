@@ -130,6 +130,8 @@ def _read(row: tuple) -> Run:
 
 def get(run_id: str) -> Run | None:
     """The run with this id, or None."""
+    if not isinstance(run_id, str) or not run_id.isascii():  # SQLite takes no lone surrogate; our ids are hexadecimal
+        return None
     with _database() as database:
         row = database.execute(f"SELECT {_COLUMNS} FROM runs WHERE id = ?", (run_id,)).fetchone()
     return _read(row) if row else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import json
 import logging
 import math
@@ -18,21 +19,25 @@ import queue
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, libraries, redaction, runs
+from engine import checks, json_input, libraries, redaction, runs
 from engine.__main__ import read_text
 from engine.faults import in_plain_words
 from engine.home import PRIVATE_UMASK
+from engine.issues import Issue, PlanError, quoted
+from engine.methods import METHODS
 from engine.pipe import asked_by
-from engine.plan import Issue, Plan, PlanError, nearest
+from engine.plan import NOT_JSON, Plan, nearest
+from estimators import survey
 from estimators.estimate import Estimate
-from estimators.fixes import QUICK
+from estimators.fixes import KINDS, QUICK
 from estimators.limits import LIMITED
 from estimators.words import in_words
 
+LONGEST_LINE = 2 * json_input.MOST_BYTES  # characters; a question holds a plan and little else
 QUESTIONS = ("estimate", "fixes", "survey", "methods", "limits", "budget", "xray", "look", "clean")
 UNCORRECTED = "uncorrected"  # an estimate that has not learnt from measured runs
 
@@ -74,10 +79,11 @@ def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...]
 @contextlib.contextmanager
 def _naming_layers(plan: Plan) -> Iterator[None]:
     """Around an estimate: where target modules match nothing, the error names those that there are."""
+    from engine.build import laid_to_step
     from estimators import targets
 
     try:
-        with in_plain_words():
+        with in_plain_words(), laid_to_step(plan):
             yield
     except PlanError as error:
         raise targets.explained(plan, error) from error
@@ -91,24 +97,27 @@ def _refuse(plan: Plan) -> None:
 
 
 def _object(line: str) -> dict[str, Any]:
-    """The line as an object; what is no object is left to the plan to complain about."""
-    try:
-        values = json.loads(line)
-    except (json.JSONDecodeError, RecursionError):
-        values = None
-    return values if isinstance(values, dict) and "ask" in values else Plan.from_json(line).to_dict()
+    """The line as an object: a question, or a plan with all its fields. Raises `PlanError`."""
+    values = json_input.parse(line, "plan", fix=NOT_JSON)
+    return values if isinstance(values, dict) and "ask" in values else Plan.from_dict(values).to_dict()
 
 
 def _asked(request: dict[str, Any]) -> dict[str, Any]:
     """The answer to a question about a plan: `estimate` (without fixes, so quicker) or one of the others of `QUESTIONS`."""
-    libraries.load()
-    from estimators import budget, fixes, limits, looks, measured, survey
-    from estimators.estimator import estimate
-
+    if request["ask"] not in QUESTIONS:
+        message = f"{quoted(request['ask'])} is not a question."
+        raise PlanError([Issue(field="ask", message=message, fix=nearest(str(request["ask"]), QUESTIONS))])
     plan = Plan.from_dict(request.get("plan", {}))
+    wrong = checks.check_values(plan)
+    if wrong:
+        raise PlanError(wrong)
     if request["ask"] in ("estimate", "fixes", "limits", "budget"):
         _refuse(plan)
-    only = request.get("only")  # one kind of fix, one method, one group of GPUs, one limited field, one budget
+    only = _only(request, plan)
+    libraries.load()
+    from estimators import budget, fixes, limits, looks, measured
+    from estimators.estimator import estimate
+
     match request["ask"]:
         case "estimate":
             learnt = measured.without_correction() if only == UNCORRECTED else contextlib.nullcontext()
@@ -123,20 +132,31 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
             rows = [survey.method_row(plan, only)] if only else survey.method_survey(plan)
             return {"methods": [dataclasses.asdict(row) for row in rows]}
         case "limits":
-            return {"limits": [dataclasses.asdict(limits.largest(plan, field, estimate)) for field in _fields(only)]}
+            fields = [only] if only else LIMITED
+            return {"limits": [dataclasses.asdict(limits.largest(plan, field, estimate)) for field in fields]}
         case "budget":
             solutions = budget.solve(plan, **_budget(only))
             return {"budget": [dataclasses.asdict(solution) for solution in solutions]}
-        case "xray" | "look" | "clean" as question:
-            return looks.answer(question, plan, request)
-    raise PlanError([Issue(field="ask", message="is not a question.", fix=nearest(str(request["ask"]), QUESTIONS))])
+        case question:
+            return looks.answer(question, plan, only or "{}")
 
 
-def _fields(only: str | None) -> tuple[str, ...]:
-    """The fields whose limits are asked for; all, if none is named."""
-    if only is not None and only not in LIMITED:
-        raise PlanError([Issue(field="only", message="is not a field with a limit.", fix=nearest(only, LIMITED))])
-    return tuple(LIMITED) if only is None else (only,)
+def _only(request: dict[str, Any], plan: Plan) -> str | None:
+    """The part of an answer that a request asks for: one kind of fix, one method, one group of GPUs, ...; None for all.
+
+    Raises:
+        PlanError: there is no such part.
+    """
+    only = request.get("only")
+    if only is None:
+        return None
+    if not isinstance(only, str):
+        raise PlanError([Issue(field="only", message=f"{quoted(only)} is not a text.", fix="Name one, or leave it out.")])
+    known: dict[str, Iterable[str]] = {"fixes": KINDS, "methods": METHODS, "limits": LIMITED}
+    names = survey.gpu_groups(plan) if request["ask"] == "survey" else known.get(request["ask"])
+    if only and names is not None and only not in names:
+        raise PlanError([Issue(field="only", message=f"{quoted(only)} is none of them.", fix=nearest(only, names))])
+    return only
 
 
 def _budget(only: Any) -> dict[str, Any]:
@@ -148,7 +168,7 @@ def _budget(only: Any) -> dict[str, Any]:
     except ValueError:
         amount = math.nan
     if not 0 < amount < 1e13 or unit not in ("", "MB"):
-        raise PlanError([Issue(field="budget", message=f"{words[:40]!r} is no budget.", fix='Write 4000000, or "16 MB".')])
+        raise PlanError([Issue(field="budget", message=f"{quoted(words, 40)} is no budget.", fix='Write 4000000, or "16 MB".')])
     return {"megabytes": amount} if unit else {"params": int(amount)}
 
 
@@ -184,8 +204,11 @@ SECONDS_UNTIL_AWAY = 5.0  # then somebody reads, and a minute's work is not for 
 
 
 def _pump(lines: TextIO, waiting: queue.Queue[str | None]) -> None:
-    for line in lines:
+    """Read line after line; of one that is too long, the beginning alone, which `json_input` refuses."""
+    while line := lines.readline(LONGEST_LINE):
         waiting.put(line)
+        while line and not line.endswith("\n"):
+            line = lines.readline(LONGEST_LINE)
     waiting.put(None)
 
 
@@ -207,8 +230,7 @@ def _in_advance(line: str) -> Iterator[float | None]:
 
 def _lessons(plan: Plan) -> Iterator[float | None]:
     """What people ask next: other batch sizes and lengths, then all methods; and the plan itself, so that it stays known."""
-    from engine.methods import METHODS
-    from estimators import allocator, survey
+    from estimators import allocator
     from estimators.estimator import estimate, probe
 
     yield
@@ -234,6 +256,8 @@ def main(arguments: list[str] | None = None) -> int:
     redaction.redact_output()
     quiet(keep_errors=options.jsonl)
     if options.jsonl:
+        assert isinstance(sys.stdin, io.TextIOWrapper)
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # a bad byte is no reason to end: the line is answered
         serve(sys.stdin)
         return 0
     if options.plan is None:

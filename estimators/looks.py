@@ -6,11 +6,9 @@ The requests are those of `python -m estimators --jsonl`: {"ask": "xray" | "look
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from engine import encode, lengths
+from engine import encode, forms, json_input, lengths
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -23,25 +21,40 @@ NO_TOKENIZER = Issue(
 )
 
 
-def answer(question: str, plan: Plan, request: Mapping[str, Any]) -> dict[str, Any]:
+def answer(question: str, plan: Plan, only: str) -> dict[str, Any]:
     """The answer to one request, as JSON values. Raises `PlanError`.
 
     `only` is a JSON text with what the question needs: {"number", "template"} or {"wishes", "template"}.
     """
     from engine import cleaning, xray
 
-    wanted = json.loads(request.get("only") or "{}")
+    wanted = _wanted(only or "{}")
+    if not plan.datasets:
+        raise PlanError([Issue(field="datasets", message="is empty.", fix="Choose data first.")])
     if question == "clean":
         source, key = plan.datasets[0], wanted.get("template", "")
         if key:
             return {"clean": dataclasses.asdict(cleaning.write_with_template(plan, source, _tokenizer(plan), key))}
-        return {"clean": dataclasses.asdict(cleaning.clean(plan, source, wanted["wishes"], lengths.local_tokenizer(plan)))}
-    if not plan.datasets:
-        raise PlanError([Issue(field="datasets", message="is empty.", fix="Choose data first.")])
+        return {
+            "clean": dataclasses.asdict(cleaning.clean(plan, source, wanted.get("wishes", {}), lengths.local_tokenizer(plan)))
+        }
     tokenizer, template = _tokenizer(plan), wanted.get("template", "")
     if question == "look":
         return {"look": dataclasses.asdict(xray.look(plan, wanted.get("number", 1), tokenizer, template))}
     return {"xray": dataclasses.asdict(xray.xray(plan, tokenizer, template))}
+
+
+# What a question may need, and its form (`engine/forms.py`).
+FORM = {"config": {"number": "integer", "template": "text", "wishes": {"mapping": "any"}, "data": "text"}}
+
+
+def _wanted(only: str) -> dict[str, Any]:
+    """What a question needs. Raises `PlanError` where it is of another form."""
+    wanted = json_input.parse(only, "only")
+    wrong = list(forms.problems(wanted, FORM, "only"))
+    if wrong:
+        raise PlanError(wrong)
+    return wanted
 
 
 def _tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:

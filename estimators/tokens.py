@@ -73,6 +73,7 @@ def _counted(counts: counting.Counts) -> tuple[tuple[int, ...], bool, int]:
 def _refuse_bad_rows(plan: Plan) -> None:
     """A plan whose data the worker would refuse has no estimate."""
     errors = [issue for source in plan.datasets for issue in data.scan(source, counting.accepts(plan)).errors]
+    errors = errors or counting.check_rows(plan)
     if errors:
         raise PlanError(errors)
 

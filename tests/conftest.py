@@ -29,6 +29,11 @@ from engine.plan import Plan
 from engine.runs import Run
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the fuzz tests of `tests/security` go on; their normal rounds and seeds are their own."""
+    parser.addoption("--fuzz", type=int, default=0, metavar="ROUNDS", help="fuzz so many rounds, with seeds of their own")
+
+
 class Dealt(LoadScopeScheduling):
     """The tests of a file stay in one process, and all those that look at the one shared run."""
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from engine import checks, models
-from engine.plan import Plan, PlanError
+from engine import checks, json_input, models
+from engine.issues import Issue, PlanError, quoted
+from engine.plan import Plan
 from estimators.limits import LIMITED
 from ui.border import guarded, sentence
 from ui.web.policy import Need
@@ -137,7 +138,7 @@ def endpoints(estimator: Estimator) -> tuple[Callable[..., dict[str, Any]], ...]
         Returns:
             {"solutions": [{"label", "changes", "params"}]}, the recommended one first.
         """
-        return {"solutions": [dataclasses.asdict(one) for one in estimator.budget(_plan(plan_json), budget)]}
+        return {"solutions": [dataclasses.asdict(one) for one in estimator.budget(_plan(plan_json), _text("budget", budget))]}
 
     def search_models(query: str = "", task: str = "", family: str = "", license: str = "", largest: float = 0) -> dict:
         """Models of the catalogue, by words of their name, and by task, family, licence and size.
@@ -152,19 +153,57 @@ def endpoints(estimator: Estimator) -> tuple[Callable[..., dict[str, Any]], ...]
         Returns:
             {"models": [{"id", "title", "family", "task", "license", "gated", "params", "context_length"}]}.
         """
-        found = models.search(query, task=task, family=family, license=license, largest=largest * 1e9 or None)
+        words = {"query": query, "task": task, "family": family, "license": license}
+        query, task, family, license = (_text(name, value) for name, value in words.items())
+        billions = _amount("largest", largest)
+        found = models.search(query, task=task, family=family, license=license, largest=billions * 1e9 or None)
         return {"models": [_described(model) for model in found[:MOST_MODELS]]}
 
     return estimate, which_gpus, which_methods, fixes, limits, parameter_budget, search_models
 
 
-def _plan(plan_json: str) -> Plan:
-    """The plan of a request, checked. Raises `PlanError`."""
-    plan = Plan.from_json(plan_json)
+def _plan(plan_json: Any) -> Plan:
+    """The plan of a request, checked: the text of its JSON, or the object itself. Raises `PlanError`."""
+    if isinstance(plan_json, Mapping):
+        plan = Plan.from_dict(plan_json)
+    else:
+        plan = Plan.from_json(_text("plan_json", plan_json, longest=json_input.MOST_BYTES))
     errors = [issue for issue in checks.check(plan) if issue.severity == "error"]
     if errors:
         raise PlanError(errors)
     return plan
+
+
+LONGEST_ARGUMENT = 1000  # characters of a query or a budget
+
+
+def _text(name: str, value: Any, *, longest: int = LONGEST_ARGUMENT) -> str:
+    """An argument that must be a text. A program may send any JSON value, whatever the endpoint declares.
+
+    Raises:
+        PlanError: on the argument.
+    """
+    if not isinstance(value, str):
+        raise PlanError([Issue(field=name, message=f"{quoted(value)} is not a text.", fix="Send a JSON string.")])
+    if len(value) > longest:
+        message = f"is {len(value):,} characters long."
+        raise PlanError([Issue(field=name, message=message, fix=f"Send at most {longest:,}.")])
+    wrong = json_input.problems(value, name)
+    if wrong:
+        raise PlanError(wrong)
+    return value
+
+
+def _amount(name: str, value: Any) -> float:
+    """An argument that must be a number from 0 up. Raises `PlanError` on the argument."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= LARGEST_AMOUNT:
+        message = f"{quoted(value)} is not a number from 0 to {LARGEST_AMOUNT:,}."
+        raise PlanError([Issue(field=name, message=message, fix="Send 0 for any size.")])
+    return float(value)
+
+
+LARGEST_AMOUNT = 1_000_000  # billions of parameters: a thousand times the largest model
 
 
 def _described(model: models.Model) -> dict[str, Any]:

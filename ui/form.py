@@ -196,7 +196,7 @@ def _from_json(text: Any) -> Any:
     """What a text says as JSON; another text is a word."""
     try:
         return json.loads(text) if isinstance(text, str) else text
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):  # ValueError: also an integer of thousands of digits
         return text.strip()
 
 

@@ -23,6 +23,7 @@ from engine.data.values import printable
 from engine.demos import DEMOS
 from engine.events import is_disk_full
 from engine.home import free_bytes, home, uploads_folder, write_atomically
+from engine.local_paths import LONGEST_PATH, is_file, local_path
 from engine.models import local_paths_allowed
 from engine.plan import DataSource, Issue, PlanError, nearest
 
@@ -37,10 +38,12 @@ COPY_BYTES = 2**20
 def locate(source: DataSource) -> Path:
     """The file of a data source. Raises `PlanError` on `datasets` if the words name none, or none that may be read."""
     path = source.path.strip()
+    if len(path) > LONGEST_PATH:
+        raise wrong(f"a path of {len(path):,} characters is too long.", "Check the path.")
     if path.startswith("demo/"):
         demos = {demo.path: demo.train_file for demo in DEMOS.values()}
         if path not in demos:
-            raise wrong(f"{path!r} is not a demo set.", nearest(path, demos))
+            raise wrong(f"{path[:80]!r} is not a demo set.", nearest(path, demos))
         return demos[path]
     if UPLOAD_ID.match(path):
         return _uploaded(path)
@@ -50,11 +53,7 @@ def locate(source: DataSource) -> Path:
         return _fetched(source)
     if not local_paths_allowed():
         raise wrong(f"{path[:80]!r} is not a data set of this server.", "Upload the file, or choose a demo set.")
-    try:
-        file = Path(path).expanduser()
-        os.fsencode(file)
-    except (RuntimeError, ValueError):  # ~ of nobody; a sign that no path can have
-        raise wrong(f"there is no file {shown_name(path)!r}.", "Check the path.") from None
+    file = local_path(path, field="datasets")
     if file.suffix.lower() not in SUFFIXES:
         raise wrong(f"{path[:80]!r} is not a {', '.join(SUFFIXES)} file.", "Upload the file, or choose a demo set.")
     return _existing(file, "Check the path.")
@@ -95,11 +94,7 @@ def _uploaded(path: str) -> Path:
 
 
 def _existing(file: Path, fix: str) -> Path:
-    try:
-        there = file.is_file()
-    except (OSError, ValueError):  # a name that no file can have: too long, or with a NUL
-        there = False
-    if not there:
+    if not is_file(file):
         raise wrong(f"there is no file {shown_name(file.name)[:80]}.", fix)
     return file
 

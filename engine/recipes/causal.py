@@ -11,7 +11,7 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from engine import build, data, tokenised
+from engine import build, data, shapes, tokenised
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Row, Setup
@@ -99,8 +99,14 @@ def load_reference(setup: Setup) -> torch.nn.Module | None:
 
 def add_reference_adapter(model: torch.nn.Module) -> None:
     """Add the frozen copy of the adapter as TRL's trainers do (trl 1.16, `DPOTrainer.__init__`)."""
-    if has_adapter(model):
-        model.add_adapter(REFERENCE, model.peft_config["default"])
+    if not has_adapter(model):
+        return
+    config = model.peft_config["default"]
+    without_numbers = (
+        shapes.only(config.peft_type.value.lower(), config, model) if shapes.is_meta(model) else contextlib.nullcontext()
+    )
+    with without_numbers:  # DoRA's lengths are worked out from the weights
+        model.add_adapter(REFERENCE, config)
 
 
 def fuse_head(model: torch.nn.Module, *outputs: str, temperature: float = 1.0) -> None:

@@ -51,5 +51,5 @@ def test_a_bad_plan_is_one_sentence(tmp_path: Path, text: str, said: str) -> Non
 
 def test_a_missing_plan_is_one_sentence() -> None:
     done = engine("run", "no.json")
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.strip() == "plan: no.json cannot be read (No such file or directory). Check the path."

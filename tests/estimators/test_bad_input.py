@@ -181,3 +181,9 @@ def test_vision_language_models_that_can_be_read_as_text_can_be() -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     assert set(checks.TEXT_ALONE) <= set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+@pytest.mark.parametrize("method", ["dora", "frod"])
+def test_methods_that_look_at_the_weights_have_a_reference_too(method: str) -> None:
+    """DPO adds a copy of the adapter, which a dry run makes from weights without numbers as well."""
+    assert estimate(Plan(model=SMALL, method=method, objective="dpo", gpu="L40S", max_length=32)).fits == "yes"
