@@ -66,6 +66,7 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
     from engine import runs, trash
     from engine.answers import Answers
+    from engine.data import sandbox
     from estimators.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
     from ui.web import janitor, server
@@ -73,6 +74,7 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
 
     estimator, answers = Estimator(), Answers()
     estimator.warm_up()
+    threading.Thread(target=sandbox.warm, daemon=True).start()
     trash.finish()
     runs.settle_all()
     stop = threading.Event()

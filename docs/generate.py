@@ -19,9 +19,10 @@ from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS
 from engine.rewards import REWARDS
 from engine.tasks import TASKS
+from ui.web.policy import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("plan", "methods", "objectives", "data")))
+FILES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("plan", "methods", "objectives", "data", "security")))
 METHOD_RESULTS = ROOT / "assets" / "method_results.json"
 DEMO_RESULTS = ROOT / "assets" / "demo_results.json"
 ACCURACY = ROOT / "docs" / "accuracy.md"
@@ -63,6 +64,12 @@ def _method_cells(row: Method) -> tuple[str, ...]:
         ", ".join(f"`{kind}`" for kind in row.quantizations),
         f"{row.learning_rate:g} ({row.learning_rate_source})",
     )
+
+
+def routes() -> str:
+    """Every route that the server answers, and what a caller needs for it."""
+    rows = [(f"{', '.join(row.methods)} `{row.path}`", str(row.need), row.what) for row in ROUTES]
+    return table(("Route", "Needs", "What it is"), rows)
 
 
 def left_out() -> str:
@@ -209,6 +216,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "methods": methods,
     "all_methods": all_methods,
     "left_out": left_out,
+    "routes": routes,
     "accuracy": accuracy,
     "method_results": method_results,
     "objectives": objectives,

@@ -242,6 +242,8 @@ def find(words: str | Mapping[str, Any]) -> Model:
     if redaction.has_secret(words):
         raise _wrong("is an access token, not a model id.", "Set HF_TOKEN before starting the app, and choose a model.")
     if HUB_ID.match(words) and ".." not in words and "--" not in words:
+        if (ASSETS.parent / words).exists():  # transformers would open it before it asks the hub
+            raise _wrong(f"{quoted(words)} is a folder of this program.", f"Choose {DEMO_MODEL} for its demo model.")
         return Model(id=words, title=words.split("/")[-1])
     raise _wrong(f"{quoted(words)} is not a model id.", nearest(words, list(catalogue())).rstrip(".?")[:200] + ".")
 

@@ -31,6 +31,7 @@ MOST_RUN_SECONDS = 900.0
 MOST_ACTIVE_RUNS = 2  # at once, of all visitors together
 MOST_METHODS = 4  # of a comparison
 MOST_STAGES = 4  # of a chain
+MOST_VISITORS = 2000  # with data of the last hour; each is a folder with a small database
 MOST_UPLOAD_BYTES = 20 * 2**20  # of one visitor, all uploads together
 MOST = {"per_device_train_batch_size": 64, "gradient_accumulation_steps": 16, "num_train_epochs": 50, "max_steps": 2000}
 ELSEWHERE = "Fitting Room on your own machine has no such limit: two commands, see its README."
@@ -68,8 +69,14 @@ def all_names() -> list[str]:
 
 def note_visit() -> None:
     """Note that the visitor who is served now was here: what they made is kept for another hour."""
-    if current_visitor() not in (None, NOBODY):
+    visitor = current_visitor()
+    if visitor is not None and (visitors_folder() / visitor).is_dir():
         (home() / SEEN).touch()
+
+
+def has_room(visitor: str) -> bool:
+    """Whether this visitor has a home already, or there is room for one more."""
+    return (visitors_folder() / visitor).is_dir() or len(all_names()) < MOST_VISITORS
 
 
 # --- bounds ---------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from engine.home import free_bytes, home, uploads_folder, write_atomically
 from engine.local_paths import LONGEST_PATH, is_file, local_path
 from engine.models import local_paths_allowed
 from engine.plan import DataSource, Issue, PlanError, nearest
+from engine.visitors import ELSEWHERE, MOST_UPLOAD_BYTES, is_demo
 
 UPLOAD_ID = re.compile(r"^upload/(?:[0-9a-f]{32}|[0-9a-f]{16})$")  # the short ones are of an earlier version
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")  # huggingface_hub's rule for owner/name
@@ -212,6 +213,9 @@ def uploads_bytes(paths: Iterable[str] | None = None) -> int:
 
 
 def _refuse_without_room(size: int) -> None:
+    if is_demo() and uploads_bytes() + size > MOST_UPLOAD_BYTES:
+        message = f"uploads of one visitor have at most {MOST_UPLOAD_BYTES // 2**20} MB on this public demo."
+        raise wrong(message, f"Upload fewer rows. {ELSEWHERE}")
     if uploads_bytes() + size > limits.MOST_UPLOADED:
         message = f"the uploads of this server have reached {limits.MOST_UPLOADED // limits.GB} GB."
         raise wrong(message, "Ask its owner to remove old ones (the folder uploads of its data folder).")

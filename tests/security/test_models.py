@@ -450,3 +450,10 @@ def test_so_does_the_estimator(monkeypatch: pytest.MonkeyPatch) -> None:
     libraries.load()
     monkeypatch.setattr("torch.__version__", "2.5.1")
     assert "torch 2.5.1 is installed" in estimators.answer(first_plan().to_json())["error"]
+
+
+@pytest.mark.parametrize("words", ["assets/demo_model", "engine/data", "tests/security"])
+def test_a_folder_of_this_program_is_no_hub_id(words: str) -> None:
+    """transformers opens a folder of that name in its working directory before it asks the hub."""
+    with pytest.raises(PlanError, match="is a folder of this program"):
+        models.find(words)

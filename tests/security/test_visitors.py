@@ -17,7 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import chain_runs, runs, visitors
+from engine import chain_runs, data, runs, visitors
 from engine.chains import Chain, Stage
 from engine.demos import first_plan
 from engine.home import home as home_folder
@@ -295,3 +295,15 @@ def wait_for_room() -> None:
         if active < visitors.MOST_ACTIVE_RUNS:
             return
         time.sleep(0.2)
+
+
+def test_an_upload_of_a_visitor_is_bounded_and_so_are_the_visitors(
+    served: Served, visitor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROW) + "\n")
+    monkeypatch.setattr("engine.data.sources.MOST_UPLOAD_BYTES", 100)
+    with pytest.raises(PlanError, match="on this public demo"):
+        data.store_upload(file)
+    monkeypatch.setattr(visitors, "MOST_VISITORS", 1)
+    assert served.program().get("/").status_code == 503, "one more home would be one too many"

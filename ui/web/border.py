@@ -29,7 +29,7 @@ from ui.web import headers, policy
 from ui.web.access import Access, Caller, Mode, token_in_query
 from ui.web.claims import Claims
 from ui.web.login import login_page
-from ui.web.policy import Body, Need, Route
+from ui.web.policy import Answer, Body, Need, Route
 
 MAX_BODY_BYTES = 2 * 2**20  # of anything that is not an upload; Gradio alone sets no limit
 MAX_UPLOAD_BYTES = 200 * 2**20
@@ -120,7 +120,7 @@ class Border:
                 await response(scope, receive, send)
                 return
         new_cookie = None
-        if not caller.session and route.path in GIVES_A_SESSION:
+        if not caller.session and route.answer in BEGIN_A_SESSION:
             key, new_cookie = self.access.new_session(request)
             caller = dataclasses.replace(caller, session=key)
         if new_cookie is not None:
@@ -136,9 +136,11 @@ class Border:
             receive = _at_most(MAX_BODY_BYTES, receive)
 
         visitor = self.access.visitor(caller)
+        if visitor is not None and not visitors.has_room(visitor):
+            raise Refusal(503, "This demo has as many visitors as it has room for. Try again in an hour.")
         scope[VISITOR] = visitor
         with visiting(visitor):
-            if route.path in GIVES_A_SESSION or route.body is Body.FILES:
+            if route.answer in BEGIN_A_SESSION or route.body is Body.FILES:
                 visitors.note_visit()
             await self.app(scope, receive, self._noting(route, caller, scope, send))
 
@@ -235,14 +237,14 @@ class Border:
 
     def _noting(self, route: Route, caller: Caller, scope: Scope, send: Send) -> Send:
         """Note which files and events an answer gives to the caller; the page gets its nonce."""
-        if route.path == PAGE:
+        if route.answer is Answer.PAGE:
             # The page is rewritten, so it may not be compressed before.
             scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"accept-encoding"]
             return _page(send, headers.SPACE_FRAMES if "SPACE_ID" in os.environ else headers.NO_FRAMES)
-        if route.body is Body.FILES:
+        if route.answer is Answer.FILES:
             return self._noting_uploads(caller, send)
-        if route.body is Body.EVENT or route.path in STREAMS:
-            return self._noting_answers(caller, send, plain_errors="(run|api)" in route.path)
+        if route.answer in (Answer.EVENTS, Answer.RESULT):
+            return self._noting_answers(route, caller, send)
         return send
 
     def _noting_uploads(self, caller: Caller, send: Send) -> Send:
@@ -253,10 +255,10 @@ class Border:
 
         return _whole(send, note)
 
-    def _noting_answers(self, caller: Caller, send: Send, *, plain_errors: bool) -> Send:
+    def _noting_answers(self, route: Route, caller: Caller, send: Send) -> Send:
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 500 and plain_errors:
-                message = {**message, "status": 422}  # Gradio's word for any event that raised, a person's mistake above all
+            if message["type"] == "http.response.start" and message["status"] == 500 and route.answer is Answer.RESULT:
+                message = {**message, "status": 422}
             body = message.get("body", b"")
             if b"gradio.FileData" in body:
                 for line in body.split(b"\n"):
@@ -270,9 +272,7 @@ class Border:
         return noted
 
 
-PAGE = "/"
-GIVES_A_SESSION = (PAGE, "/config/?")
-STREAMS = (f"{policy.API}/queue/data", rf"{policy.API}/call/(v2/)?\w+/(?P<event>\w+)")
+BEGIN_A_SESSION = (Answer.PAGE, Answer.CONFIG)
 
 
 # --- names of the server ----------------------------------------------------------------------------------------------

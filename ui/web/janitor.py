@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import shutil
 import sqlite3
 import threading
 import time
 from pathlib import Path
 
-from engine import chain_runs, compare, runs, visitors, workers
+from engine import chain_runs, compare, janitor, runs, visitors, workers
 from engine.home import home, visiting, visitors_folder
 from engine.plan import PlanError
 
@@ -34,7 +33,7 @@ def keep_house(stop: threading.Event, cache: Path) -> None:
             continue
         swept = time.monotonic()
         with contextlib.suppress(OSError):
-            sweep(cache, CACHE_SECONDS)
+            janitor.sweep(cache, CACHE_SECONDS)
         for visitor in visitors.all_names():
             with contextlib.suppress(sqlite3.Error, OSError, PlanError):
                 if is_over(visitor):
@@ -75,17 +74,3 @@ def erase(visitor: str) -> None:
     folder.rename(gone)
     shutil.rmtree(gone.parent, ignore_errors=True)
     log.info("The data of a visitor were erased.")
-
-
-def sweep(folder: Path, older_than: float) -> None:
-    """Remove files that were not changed for so many seconds, and folders that are empty then. Links are not followed."""
-    now = time.time()
-    for inside, _, names in os.walk(folder, topdown=False, followlinks=False):
-        for name in names:
-            file = Path(inside, name)
-            with contextlib.suppress(FileNotFoundError):
-                if now - file.lstat().st_mtime > older_than:
-                    file.unlink()
-        if Path(inside) != folder:
-            with contextlib.suppress(OSError):  # not empty, or used again
-                os.rmdir(inside)
