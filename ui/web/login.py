@@ -67,4 +67,6 @@ def login_page(*, status: int = 200, notice: str = "") -> Response:
     alert = f'<p role="alert">{notice}</p>' if notice else ""
     policy = f"default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     page = _PAGE.format(nonce=nonce, notice=alert, paper=_PAPER.strip(), ink=_INK.strip(), font=_FONT)
-    return HTMLResponse(page, status_code=status, headers={"content-security-policy": policy, "cache-control": "no-store"})
+    # Without a referrer a browser sends "Origin: null" with a form, which the border takes for another website's.
+    headers = {"content-security-policy": policy, "cache-control": "no-store", "referrer-policy": "same-origin"}
+    return HTMLResponse(page, status_code=status, headers=headers)
