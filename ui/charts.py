@@ -193,9 +193,9 @@ def forgetting(report: Sequence[Mapping[str, Any]], limit: float) -> go.Figure:
         asked = [row for row in report if title in row]
         chart.add_trace(
             go.Scatter(
-                x=[row["when"] for row in asked],
+                x=[words.in_chart(str(row["when"])) for row in asked],
                 y=[row[title] for row in asked],
-                name=title,
+                name=words.in_chart(title),
                 mode="lines+markers",
                 line=dict(color=SEVERAL[place % len(SEVERAL)], width=2),
                 marker=dict(size=8, symbol=SIGNS[place % len(SIGNS)]),
@@ -211,7 +211,7 @@ def forgetting(report: Sequence[Mapping[str, Any]], limit: float) -> go.Figure:
         chart.add_annotation(
             text="limit of the first line", x=1, xref="paper", y=at, showarrow=False, xanchor="right", yanchor="bottom"
         )
-        chart.update_xaxes(type="category", categoryarray=[row["when"] for row in report])
+        chart.update_xaxes(type="category", categoryarray=[words.in_chart(str(row["when"])) for row in report])
         # Losses of very different size, of which the share by which they rise counts.
         chart.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
     return chart

@@ -157,7 +157,7 @@ def chart(rows: Sequence[Row], axis: Axis, by: str, name: str = "") -> go.Figure
         go.Scatter(
             x=[x for _, x, _ in points],
             y=[y for _, _, y in points],
-            text=[label for label, _, _ in points],
+            text=[words.in_chart(label) for label, _, _ in points],
             mode="markers+text",
             textposition=_places([(label, axis.of_scale(x), y) for label, x, y in points], across, up),
             cliponaxis=False,
@@ -173,7 +173,7 @@ def chart(rows: Sequence[Row], axis: Axis, by: str, name: str = "") -> go.Figure
             showlegend=False,
             uirevision=f"{name}{axis.key}{by}",
             xaxis=lines | dict(title=dict(text=axis.title, standoff=6), type="log" if axis.in_powers else "linear"),
-            yaxis=lines | dict(title=dict(text=by, standoff=6), range=up),
+            yaxis=lines | dict(title=dict(text=words.in_chart(by), standoff=6), range=up),
         ),
     )
     figure.update_xaxes(exponentformat="SI", minexponent=3, nticks=6, ticksuffix=axis.unit, range=across)

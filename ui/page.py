@@ -82,9 +82,9 @@ def build_page(estimator: Estimator, answers: Answers, *, demo: bool = False) ->
         demo: whether it is served to the visitors of a public demo, who read first what becomes of their data.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
-        markup.block(_header(), elem_id="header")
         if demo:
-            markup.block(markup.note(DEMO_NOTICE), elem_id="demo-notice", elem_classes=["page"])
+            markup.block(markup.note(DEMO_NOTICE), elem_id="demo-notice")
+        markup.block(_header(), elem_id="header")
         with gr.Tabs(elem_id="tabs", selected="plan") as tabs:
             with gr.Tab("Plan", id="plan"):
                 plan = plan_tab.build()

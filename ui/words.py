@@ -27,6 +27,7 @@ __all__ = [
     "figure",
     "gigabytes",
     "hours",
+    "in_chart",
     "issue",
     "method_name",
     "model_name",
@@ -119,3 +120,8 @@ def escape(value: object) -> str:
     """Text for an HTML page. Braces and dollars are escaped too: `gr.HTML` passes its value through templates."""
     text = html.escape(str(value), quote=True)
     return text.replace("{", "&#123;").replace("}", "&#125;").replace("$", "&#36;").replace("`", "&#96;")
+
+
+def in_chart(text: str) -> str:
+    """Text for a chart: plotly takes what looks like HTML in a name or a label for links and line breaks."""
+    return html.escape(text, quote=False)

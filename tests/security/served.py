@@ -53,11 +53,15 @@ class Served:
 
 
 @contextlib.contextmanager
-def serve(mode: Mode, home: Path, *, tools: bool = False) -> Iterator[Served]:
-    """The real page behind the real border, on a free port of the loopback address."""
+def serve(mode: Mode, home: Path, *, tools: bool = False, warm: bool = False) -> Iterator[Served]:
+    """The real page behind the real border, on a free port of the loopback address.
+
+    Args:
+        warm: whether estimates are needed, for which a process is started.
+    """
     from engine.answers import Answers
     from estimators.client import Estimator
-    from ui.page import build_page
+    from ui.page import CSS_PATHS, HEAD, build_page, theme
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FITTINGROOM_HOME", str(home))
@@ -70,12 +74,14 @@ def serve(mode: Mode, home: Path, *, tools: bool = False) -> Iterator[Served]:
             probe.bind(("127.0.0.1", 0))
             address = Address(host="127.0.0.1", port=probe.getsockname()[1])
         estimator, answers = Estimator(), Answers()
+        if warm:
+            estimator.warm_up()
         access = Access(mode, address.port)
         site = server.make_site(address, access)
         if tools:
             site.mount_tools(estimator, address)
         blocks = build_page(estimator, answers, demo=mode is Mode.DEMO)
-        site.mount(blocks, address)
+        site.mount(blocks, address, theme=theme(), css_paths=CSS_PATHS, head=HEAD)
         running = uvicorn.Server(uvicorn.Config(site.app, host=address.host, port=address.port, log_level="error"))
         thread = threading.Thread(target=running.run, daemon=True)
         thread.start()
