@@ -71,13 +71,13 @@ ROUTES: tuple[Route, ...] = (
     Route(path=f"{API}/queue/join", methods=("POST",), body=Body.EVENT, need=Need.TOKEN, what="calls an event"),
     Route(path=f"{API}/queue/data", need=Need.TOKEN, what="answers to the events of one's own session"),
     Route(
-        path=rf"{API}/call/(v2/)?(?P<endpoint>\w+)/?",
+        path=rf"{API}/call/(?P<endpoint>\w+)/?",
         methods=("POST",),
         body=Body.EVENT,
         need=Need.TOKEN,
         what="calls an event",
     ),
-    Route(path=rf"{API}/call/(v2/)?\w+/(?P<event>\w+)", need=Need.TOKEN, what="the answer to one's own call"),
+    Route(path=rf"{API}/call/\w+/(?P<event>\w+)", need=Need.TOKEN, what="the answer to one's own call"),
     Route(
         path=rf"{API}/(run|api)/(?P<endpoint>\w+)/?", methods=("POST",), body=Body.EVENT, need=Need.TOKEN, what="calls an event"
     ),
