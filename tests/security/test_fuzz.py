@@ -17,6 +17,7 @@ import secrets
 import socket
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -383,6 +384,17 @@ def test_two_hundred_starts_of_a_visitor_are_one_run_and_others_are_answered_mea
         assert all("still running" in reason or "room for no more" in reason for reason in refused)
         assert answered
         assert answered[0] < 10
+
+
+def test_sessions_that_a_caller_makes_up_are_forgotten_again(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio keeps a copy of the whole page's settings for each, 1.3 MB, and by default ten thousand of them."""
+    holder = served.blocks.state_holder
+    assert holder.capacity == server.MOST_SESSIONS
+    monkeypatch.setattr(holder, "session_data", OrderedDict())
+    monkeypatch.setattr(holder, "capacity", 3)
+    for _ in range(6):
+        holder[secrets.token_hex(8)]
+    assert len(holder.session_data) <= 4
 
 
 # --- uploads ----------------------------------------------------------------------------------------------------------
