@@ -71,14 +71,14 @@ def chains_folder() -> Path:
 
 def folder_of(chain_id: str) -> Path:
     """The folder of a chain. Raises `PlanError` for words that are no id of a chain."""
-    if not series.SERIES_ID.match(chain_id):
+    if not series.is_id(chain_id):
         raise PlanError([Issue(field="chain", message="there is no such chain.", fix="Choose one of the list.")])
     return chains_folder() / chain_id
 
 
 def get(chain_id: str) -> ChainRun | None:
     """The chain with this id, or None."""
-    if not series.SERIES_ID.match(chain_id) or not (folder_of(chain_id) / CHAIN_FILE).is_file():
+    if not series.is_id(chain_id) or not (folder_of(chain_id) / CHAIN_FILE).is_file():
         return None
     told = json.loads((folder_of(chain_id) / CHAIN_FILE).read_text(encoding="utf-8"))
     happened, _ = events.since(folder_of(chain_id))

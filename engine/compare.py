@@ -78,7 +78,7 @@ def folder() -> Path:
 
 def get(comparison_id: str) -> Comparison | None:
     """The comparison with this id; None if there is none, or its plan is of another version of this program."""
-    if not series.SERIES_ID.match(comparison_id):
+    if not series.is_id(comparison_id):
         return None
     try:
         values = json.loads((folder() / comparison_id / COMPARISON_FILE).read_text(encoding="utf-8"))

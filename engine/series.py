@@ -24,11 +24,16 @@ from engine.plan import PlanError
 from engine.runs import Run
 from engine.visitors import Busy
 
-SERIES_ID = re.compile(r"^[0-9a-f]{32}$")
+SERIES_ID = re.compile(r"[0-9a-f]{32}")
 LOCK_FILE = "process.lock"
 LOG_FILE = "process.log"
 LOOK_SECONDS = 0.5  # between two looks at a run that is under way
 START_SECONDS = 30.0  # how long a launched process may take to Python's first line on a busy machine
+
+
+def is_id(value: object) -> bool:
+    """Whether this could be the id of a chain or a comparison. A caller of the page may send any value."""
+    return isinstance(value, str) and SERIES_ID.fullmatch(value) is not None
 
 
 def state(folder: Path, happened: Sequence[Event]) -> tuple[str, str]:

@@ -84,6 +84,28 @@ def _plain_words() -> Iterator[None]:
         raise gr.Error(message, duration=SECONDS_SHOWN, print_exception=False) from error
 
 
+# What Gradio raises over a value that it cannot read. It quotes the value, the handler and the types as Python writes them.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, OSError, RecursionError, TypeError, ValueError)
+NOT_READ = "A value that was sent is none that its field takes. Choose it again, or reload the page."
+NO_CHOICE = "A field has a choice that it does not offer. Choose again, or reload the page."
+
+
+def reading_plainly(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradio's reading of the values of a call (`Blocks.preprocess_data`), whose refusals are plain sentences too."""
+
+    @functools.wraps(read)
+    async def reading(*args: Any, **values: Any) -> Any:
+        try:
+            return await read(*args, **values)
+        except gr.Error as error:
+            said = NO_CHOICE if "is not in the list of choices" in error.message else words.escape(error.message)
+            raise gr.Error(said, duration=SECONDS_SHOWN, print_exception=False) from error
+        except UNREADABLE as error:
+            raise gr.Error(NOT_READ, duration=SECONDS_SHOWN, print_exception=False) from error
+
+    return reading
+
+
 def sentence(error: Exception) -> str:
     """What went wrong and what to do: the first few issues of a plan, else the one that `explain` finds."""
     if isinstance(error, PlanError) and error.issues:

@@ -35,6 +35,8 @@ AS_PLANNED = ""
 EMPTY = Chain(stages=(), probe=(DataSource(path=DEMOS[PROBE].path),))
 NO_STAGES = "No stage yet. Take a ready-made chain, or plan a stage on the Plan tab and add it here."
 TOO_MANY = PlanError([Issue(field="stages", message=f"there are {MOST_STAGES} already.", fix="Remove one first.")])
+GONE = PlanError([Issue(field="stages", message="this one is not in the chain any more.", fix="Reload the page.")])
+NO_MODEL = PlanError([Issue(field="model", message="none is chosen for this stage.", fix="Choose one of the list.")])
 WARMING = "The estimator is warming up. The figures come with the next change."
 
 
@@ -203,25 +205,35 @@ def without(draft: Chain, number: int) -> Chain:
     return dataclasses.replace(draft, stages=tuple(stages))
 
 
-def started_from(draft: Chain, number: int, value: str) -> Chain:
+def started_from(draft: Chain, number: int, value: str | None) -> Chain:
     """The draft in which a stage starts from another model: the last result, that of a stage ("@1"), or its own."""
-    stage = draft.stages[number]
+    stage = _stage(draft, number)
+    if not value:
+        raise NO_MODEL
     plan = stage.plan if value == GOES_ON else stage.plan.with_(model=value)
     return _with_stage(draft, number, dataclasses.replace(stage, plan=plan, goes_on=value == GOES_ON))
 
 
-def with_other(draft: Chain, number: int, value: str) -> Chain:
+def with_other(draft: Chain, number: int, value: str | None) -> Chain:
     """The draft in which a stage takes its reward model or teacher from an earlier stage."""
-    stage = draft.stages[number]
+    stage = _stage(draft, number)
     name = other_model(stage.plan)
-    assert name is not None
+    if name is None or not value:
+        raise NO_MODEL
     options = {**stage.plan.objective_options, name: value}
     return _with_stage(draft, number, dataclasses.replace(stage, plan=stage.plan.with_(objective_options=options)))
 
 
 def replayed(draft: Chain, number: int, share: float | None) -> Chain:
     """The draft in which a stage sees earlier rows again."""
-    return _with_stage(draft, number, dataclasses.replace(draft.stages[number], replay=float(share or 0)))
+    return _with_stage(draft, number, dataclasses.replace(_stage(draft, number), replay=float(share or 0)))
+
+
+def _stage(draft: Chain, number: int) -> Stage:
+    """A stage of the draft. The page may show one that is gone: the server was started again, or another tab removed it."""
+    if number >= len(draft.stages):
+        raise GONE
+    return draft.stages[number]
 
 
 def _with_stage(draft: Chain, number: int, stage: Stage) -> Chain:
@@ -408,7 +420,7 @@ def wire(builder: Builder, the_form: form.Form, estimator: Estimator) -> None:
     )
     builder.clear.click(edit(lambda draft: EMPTY), builder.draft, builder.drawn, **quiet)
     builder.use_text.click(
-        edit(lambda draft, text: chains.from_json(text)), [builder.draft, builder.text], builder.drawn, **quiet
+        edit(lambda draft, text: chains.from_json(text or "")), [builder.draft, builder.text], builder.drawn, **quiet
     )
     for key, look in builder.looks.items():
         look.click(edit(lambda draft, key=key: demo_chain(key)), builder.draft, builder.drawn, **quiet)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import gradio as gr
@@ -409,13 +408,13 @@ def _wire_source(tab: DataTab, the_form: Form) -> None:
         return {tab.cleaned: ""} | chosen(the_form, form.read(values), DataSource(path=str(path or "").strip()))
 
     @guarded
-    def upload(file: str, **values: Any) -> dict[Component, Any]:
-        return {tab.cleaned: ""} | chosen(the_form, form.read(values), data.store_upload(Path(file)))
+    def upload(file: str | None, **values: Any) -> dict[Component, Any]:
+        return {tab.cleaned: ""} | chosen(the_form, form.read(values), form.stored(file))
 
     @guarded
-    def fetch(path: str, config: str, split: str, **values: Any) -> Iterator[dict[Component, Any]]:
+    def fetch(path: str | None, config: str | None, split: str | None, **values: Any) -> Iterator[dict[Component, Any]]:
         yield {tab.working: markup.note("Fetching…")}
-        source = DataSource(path=path.strip(), config=config.strip(), split=split.strip() or "train")
+        source = DataSource(path=(path or "").strip(), config=(config or "").strip(), split=(split or "").strip() or "train")
         try:
             fetch_checked(source)
         except PlanError as error:

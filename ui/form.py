@@ -12,6 +12,7 @@ import functools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -278,6 +279,13 @@ def own_data(plan: Plan) -> list[tuple[str, str]]:
         source.path: f"{'Hub' if data.is_hub(source) else 'Yours'}: {data.title(source)}" for source in used
     }
     return [(name, path) for path, name in named.items()]
+
+
+def stored(file: str | None) -> DataSource:
+    """The data set of an uploaded file, or of none: a caller may send nothing. Raises `PlanError`."""
+    if not file:
+        raise PlanError([Issue(field="datasets", message="no file came.", fix="Choose one.")])
+    return data.store_upload(Path(file))
 
 
 def card_choices() -> list[tuple[str, str]]:

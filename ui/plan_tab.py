@@ -15,7 +15,7 @@ from engine.data import sources
 from engine.demos import DEMOS
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import FIELDS, THIS_MACHINE, DataSource, Plan, PlanError
+from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
 from estimators import measured
 from ui import budget_rows, fitcard, fix_rows, form, limit_rows, markup, mixture, survey_table, words
 from ui.border import guarded
@@ -448,9 +448,9 @@ def _wire_choices(tab: PlanTab) -> None:
 
 def _wire_upload(tab: PlanTab) -> None:
     @guarded
-    def upload(file: str, uploads: list[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
-        source: DataSource = data.store_upload(Path(file))
-        uploads = [*uploads, (f"Yours: {Path(file).name}", source.path)]
+    def upload(file: str | None, uploads: list[tuple[str, str]]) -> tuple[Any, list[tuple[str, str]]]:
+        source = form.stored(file)
+        uploads = [*uploads, (f"Yours: {Path(str(file)).name}", source.path)]
         listed = dict.fromkeys([*uploads, *form.own_data(form.defaults())])
         return gr.update(choices=form.data_choices(*listed), value=source.path), uploads
 

@@ -30,6 +30,7 @@ ABOUT_IMAGE = {
     "image-text-to-text": "Question about the image (empty: describe it)",
     "image-text-contrastive": "Texts to compare with the image, each in a line of its own",
 }
+NO_EXAMPLE = PlanError([Issue(field="run", message="it has no such image.", fix="Choose one of those that are shown.")])
 NO_RUN = PlanError([Issue(field="run", message="none is chosen.", fix="Train one first, on the Plan tab.")])
 
 
@@ -169,7 +170,10 @@ def wire(tab: TryTab, answers: Answers) -> None:
         run = runs.get(run_id) if run_id else None
         if run is None:
             raise NO_RUN
-        chosen = examples.of(run.plan)[event.index]
+        listed = examples.of(run.plan)
+        if event.index not in range(len(listed)):
+            raise NO_EXAMPLE
+        chosen = listed[event.index]
         return chosen.image, chosen.prompt
 
     tab.picker.change(show_run, tab.picker, tab.of_run, **quiet)

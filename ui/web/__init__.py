@@ -5,6 +5,7 @@
     policy.py      ROUTES: every route that is answered, and what a caller needs for it
     access.py      the three modes (local, token, demo), and who a caller is
     border.py      the middleware before every route: host, origin, size, token, owner, files, headers
+    inputs.py      what an event may be sent: as many values as it takes, each of the kind of its component
     headers.py     the security headers, and the nonce of the page's own scripts
     claims.py      which session, event and file belongs to which caller
     routes.py      the routes of our own: login, downloads, events of a run

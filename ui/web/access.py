@@ -90,17 +90,17 @@ class Access:
 
     def _session_of(self, cookie: str) -> str:
         key, _, signature = cookie.partition(".")
-        return key if key and hmac.compare_digest(signature, self._signed("session", key)) else ""
+        return key if key and _same(signature, self._signed("session", key)) else ""
 
     def _shows_token(self, request: HTTPConnection, cookies: dict[str, str]) -> bool:
-        if hmac.compare_digest(cookies.get(self.token_cookie, ""), self._signed("token", self.token)):
+        if _same(cookies.get(self.token_cookie, ""), self._signed("token", self.token)):
             return True
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         return scheme.lower() == "bearer" and self.is_token(shown.strip())
 
     def is_token(self, words: str) -> bool:
         """Whether these words are the access token, in constant time."""
-        return hmac.compare_digest(words.encode(), self.token.encode())
+        return _same(words, self.token)
 
     def _signed(self, purpose: str, words: str) -> str:
         return hmac.new(self._secret, f"{purpose}:{words}".encode(), hashlib.sha256).hexdigest()
@@ -139,6 +139,11 @@ class Access:
         return times is not None and len(times) == MOST_FAILURES and time.monotonic() - times[0] < FAILURES_SECONDS
 
 
+def _same(words: str, secret: str) -> bool:
+    """Whether they are equal, in constant time; `compare_digest` takes texts in ASCII alone."""
+    return hmac.compare_digest(words.encode(), secret.encode())
+
+
 def _cookies(request: HTTPConnection) -> dict[str, str]:
     try:
         parsed = SimpleCookie(request.headers.get("cookie", ""))
@@ -149,6 +154,6 @@ def _cookies(request: HTTPConnection) -> dict[str, str]:
 
 def token_in_query(query: bytes) -> tuple[str | None, str]:
     """(the token of `?token=`, the query without it)."""
-    pairs = parse_qs(query.decode("latin-1"), keep_blank_values=True, max_num_fields=50)
+    pairs = parse_qs(query.decode("latin-1"), keep_blank_values=True)
     token = pairs.pop("token", [None])[0]
     return token, urlencode(pairs, doseq=True)

@@ -25,7 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine import visitors
 from engine.home import visiting
-from ui.web import headers, policy
+from ui.web import headers, inputs, policy
 from ui.web.access import Access, Caller, Mode, token_in_query
 from ui.web.claims import Claims
 from ui.web.login import login_page
@@ -34,6 +34,7 @@ from ui.web.policy import Answer, Body, Need, Route
 MAX_BODY_BYTES = 2 * 2**20  # of anything that is not an upload; Gradio alone sets no limit
 MAX_UPLOAD_BYTES = 200 * 2**20
 UPLOAD_SLACK_BYTES = 64 * 2**10  # the headers of the parts around a file
+MOST_FIELDS = 50  # of an address
 VISITOR = "fittingroom.visitor"  # in the scope of a request: whose home it is answered from
 
 Events = Mapping[int, "Event"]
@@ -49,6 +50,7 @@ class Event:
     name: str
     need: Need
     takes_plans: bool
+    takes: inputs.Takes
 
 
 class Refusal(Exception):
@@ -107,6 +109,8 @@ class Border:
 
     async def _answer(self, request: HTTPConnection, scope: Scope, receive: Receive, send: Send) -> None:
         self.hosts.check(request)
+        if scope["query_string"].count(b"&") >= MOST_FIELDS:
+            raise Refusal(400, "The address has too many fields.")
         found = policy.find(scope["method"], scope["path"])
         if found is None:
             raise NOT_FOUND
@@ -172,7 +176,9 @@ class Border:
 
     def _check_ids(self, ids: Mapping[str, str], request: HTTPConnection, caller: Caller) -> None:
         """The ids in path and query belong to the caller; a session's or an upload's belongs to whoever comes first with it."""
-        query = parse_qs(request.url.query, max_num_fields=50)
+        query = parse_qs(request.scope["query_string"].decode("latin-1"))
+        if "page" in query:  # of Gradio's several pages; it looks one up without asking whether it is there
+            raise NOT_FOUND
         session = ids.get("session") or next(iter(query.get("session_hash", ())), None)
         upload = next(iter(query.get("upload_id", ())), None)
         mine = session is None or self.claims.take("session", session, caller.session)
@@ -197,7 +203,7 @@ class Border:
                 values = orjson.loads(body)
             except orjson.JSONDecodeError:
                 raise Refusal(400, "The body is not valid JSON in UTF-8.") from None
-            takes_plans = True
+            takes_plans, event = True, None
             if route.body is Body.EVENT:
                 event = self._event_of(values, ids)
                 self._check_owner(event.need, caller)
@@ -206,20 +212,25 @@ class Border:
             for file in _files(values, takes_plans=takes_plans):
                 if not isinstance(file, str) or not self._may_read(file, caller):
                     raise Refusal(403, "A file in this request was not uploaded by this session. Upload it, then send it.")
+            if event is not None and (wrong := inputs.problem(values, event.takes, by_name="endpoint" in ids)):
+                raise Refusal(422, wrong)
         elif route.body is Body.EVENT:
             raise Refusal(400, "The body is empty. Send a JSON object.")
         return _replay(body, receive)
 
     def _event_of(self, values: Any, ids: Mapping[str, str]) -> Event:
-        """The event that is called. As in Gradio, the number in the body goes before the name in the address."""
+        """The event that is called: by its number in the body, or by its name in the address. With both, they agree.
+
+        Gradio takes the number on some routes and the name on others, so a call could be looked at as another one.
+        """
         if not isinstance(values, dict):
             raise Refusal(422, "The body is not a JSON object.")
-        number = values.get("fn_index")
+        number, name = values.get("fn_index"), ids.get("endpoint")
         if number is not None:
             event = self.events.get(number) if type(number) is int else None
         else:
-            event = next((one for one in self.events.values() if one.name == ids.get("endpoint")), None)
-        if event is None:
+            event = next((one for one in self.events.values() if one.name == name), None)
+        if event is None or name not in (None, event.name):
             raise Refusal(404, "There is no such endpoint.")
         return event
 
@@ -358,7 +369,7 @@ def _files(values: Any, *, takes_plans: bool) -> Iterator[Any]:
 def _check_length(request: HTTPConnection, route: Route) -> None:
     length = request.headers.get("content-length", "0")
     most = MAX_UPLOAD_BYTES + UPLOAD_SLACK_BYTES if route.body is Body.FILES else MAX_BODY_BYTES
-    if not length.isdigit() or int(length[:20]) > most:
+    if not (length.isascii() and length.isdigit()) or int(length[:20]) > most:
         raise Refusal(413, TOO_LARGE)
 
 

@@ -14,6 +14,8 @@ from engine import downloads, events, runs
 from ui.web.access import Access, Mode
 from ui.web.login import login_page
 
+LARGEST_LOGIN = 2**12  # bytes of the form
+
 
 def add(app: fastapi.FastAPI, access: Access) -> None:
     """Declare the routes."""
@@ -27,7 +29,8 @@ def add(app: fastapi.FastAPI, access: Access) -> None:
         address = request.client.host if request.client else ""
         if access.must_wait(address):
             return login_page(status=429, notice="Too many wrong tokens came from here. Wait a minute, then try again.")
-        fields = parse_qs((await request.body()).decode("utf-8", errors="replace"), max_num_fields=10)
+        form = await request.body()
+        fields = parse_qs(form.decode("utf-8", errors="replace")) if len(form) <= LARGEST_LOGIN else {}
         if access.mode is not Mode.TOKEN or not access.is_token(fields.get("token", [""])[0].strip()):
             access.failed(address)
             return login_page(status=401, notice="That is not the token. Copy it from where the server was started.")

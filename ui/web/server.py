@@ -22,7 +22,7 @@ import uvicorn
 
 from engine import visitors
 from engine.home import home, server_home, write_atomically
-from ui.web import routes
+from ui.web import inputs, routes
 from ui.web.access import FEWEST_TOKEN_CHARACTERS, TOKEN_VARIABLE, Access, Mode, mode_here
 from ui.web.border import MAX_UPLOAD_BYTES, Border, Event, Events, Hosts
 from ui.web.connections import PatientProtocol
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100
 GRACE_SECONDS = 1  # for answers that are under way when the server is told to end
+MOST_SESSIONS = 400  # of open pages and calls by programs: Gradio keeps 1.3 MB for each, of 10,000 if left alone
 MOST_WAITING_EVENTS = 500  # of all callers; a page that loads sends about twenty (faults.md, T30)
 
 
@@ -193,16 +194,21 @@ def events_of(blocks: gradio.Blocks) -> Events:
             continue
         need = getattr(event.fn, "need", None)
         assert isinstance(need, Need), f"the handler of {event.api_name} is not guarded"
-        found[number] = Event(name=str(event.api_name or ""), need=need, takes_plans=need is not Need.OWNER)
+        takes = inputs.of(event)
+        found[number] = Event(name=str(event.api_name or ""), need=need, takes_plans=need is not Need.OWNER, takes=takes)
     return found
 
 
 def _mount(app: fastapi.FastAPI, blocks: gradio.Blocks, address: Address, **more: object) -> None:
     import gradio
 
+    from ui.border import reading_plainly
+
     # `mount_gradio_app` leaves this False, and then Gradio checks no path (processing_utils._check_allowed).
     blocks.has_launched = True
     blocks.queue(max_size=MOST_WAITING_EVENTS)
+    blocks.state_session_capacity = MOST_SESSIONS
+    blocks.preprocess_data = reading_plainly(blocks.preprocess_data)  # type: ignore[method-assign]
     settings = {"ssr_mode": False, "run_history": False, "enable_monitoring": False, "mcp_server": False, "footer_links": []}
     gradio.mount_gradio_app(app, blocks, server_name=address.host, server_port=address.port, **(settings | more))
 
