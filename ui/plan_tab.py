@@ -409,7 +409,9 @@ def _wire_choices(tab: PlanTab) -> None:
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
 
     @guarded
-    def follow_method(method: str, before: str, quantization: str) -> dict[Component, Any]:
+    def follow_method(method: str | None, before: str, quantization: str) -> dict[Component, Any]:
+        if method is None:  # the field was emptied
+            return {controls["method"]: gr.skip()}
         updates = form.method_updates(METHODS[method], tab.form, before=before, quantization=quantization)
         return updates | {controls["method"]: method}
 
@@ -435,7 +437,9 @@ def _wire_choices(tab: PlanTab) -> None:
     everything = list(controls.values())
 
     @guarded
-    def take_demo(key: str) -> dict[Component, Any]:
+    def take_demo(key: str | None) -> dict[Component, Any]:
+        if key is None:
+            return {tab.start: gr.update(interactive=True)}
         return form.shown(DEMOS[key].plan(), tab.form) | {tab.start: gr.update(interactive=True)}
 
     # A click on Start that overtakes the demo's plan would start the plan before it: the button waits in the browser.

@@ -100,7 +100,8 @@ def _choice(props: dict[str, Any], *, several: bool, rng: random.Random) -> Any:
     if several:
         return rng.sample(offered, rng.randint(0, len(offered))) + rng.choice(([], [rng.choice(TEXTS)], offered[:1] * 2))
     if rng.random() < 0.3 or not offered:
-        return rng.choice((*TEXTS, None, *NUMBERS) if props.get("allow_custom_value") else (None, rng.choice(TEXTS)))
+        free = props.get("allow_custom_value")
+        return rng.choice((*TEXTS, None, *NUMBERS)) if free else rng.choice((None, rng.choice(TEXTS)))
     return rng.choice(offered)
 
 

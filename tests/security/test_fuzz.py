@@ -149,9 +149,12 @@ def test_an_event_answers_values_of_its_kind_with_a_result_or_a_sentence(page: P
         for body in bodies:
             if rng.random() < 0.2:
                 body["event_data"] = {"index": rng.choice((0, -1, 10**6, "x", [1, 2], None)), "value": strange.anything(rng)}
-        for body, message in page.answers(bodies):
-            assert not INSIDES.search(json.dumps(message["output"].get("error"))), (message["output"], body)
-            assert message["success"] or message["output"]["error"], ("an error without words", body)
+        unplain = [
+            (message["output"]["error"], str(body)[:500])
+            for body, message in page.answers(bodies)
+            if not message["success"] and (not message["output"]["error"] or INSIDES.search(message["output"]["error"]))
+        ]
+        assert not unplain
         stop_everything()
 
 

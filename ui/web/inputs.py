@@ -49,6 +49,8 @@ def _kind(component: Component) -> str:
     name = component.get_block_name()
     if name == "dropdown" and component.multiselect:
         name = "choices"
+    if name == "radio" and component.value is not None:  # nobody can take a choice back
+        name = "chosen"
     assert name in KINDS, f"the kind of what a {name} sends is not known"
     return name
 
@@ -118,6 +120,7 @@ KINDS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "slider": (_is_number, "a number"),
     "textbox": (_is_text, "a text"),
     "code": (_is_text, "a text"),
+    "chosen": (lambda value: value is not None and _is_choice(value), "one of its choices"),
     "radio": (_is_choice, "one of its choices"),
     "dropdown": (_is_choice, "one of its choices"),
     "choices": (lambda value: value is None or _are_choices(value), "a list of its choices"),
