@@ -274,9 +274,10 @@ def test_two_browsers_see_their_own_uploads_and_runs_alone_also_after_a_reload(b
             for place, (tab, name) in listed.items():
                 watched.tab(tab)
                 watched.page.locator(f"{place} input").click()
-                watched.page.wait_for_timeout(1000)
+                watched.page.wait_for_timeout(2000)  # for the lists that are drawn anew when the page has loaded
                 options = "\n".join(watched.page.get_by_role("option").all_text_contents())
                 assert (name in options) is has, (place, options)
+                watched.page.locator(f"{place} input").blur()  # the open list would lie over the tabs
             watched.tab("History")
             expect(watched.page.locator("#history")).to_contain_text("the canary run" if has else "No runs yet")
     for watched in (mine, other):
