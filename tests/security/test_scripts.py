@@ -247,16 +247,13 @@ def test_labels_are_words(watched: Watched) -> None:
 def test_a_model_that_is_a_payload_is_named_in_words(watched: Watched) -> None:
     watched.go()
     field = watched.page.locator("#model input")
-    for model in (LABEL, "<script>alert(1)</script>", f'{{"model_type": "{SHORT}"}}', "${window.__pwned=1}/{{7*7}}"):
+    for model in (LABEL, "<script>alert(1)</script>", "${window.__pwned=1}/{{7*7}}"):
         field.fill(model)
         field.press("Enter")
         field.press("Tab")
-        watched.shows("#fit-card", model if not model.startswith("{") else SHORT)
+        watched.shows("#fit-card", model)
         watched.page.locator("#start-training").click()
-        toast = watched.page.locator(".toast-body").first
-        toast.wait_for()
-        assert "Model" in toast.inner_text()
-        watched.page.locator(".toast-close").first.click()
+        watched.page.locator(".toast-body").filter(has_text=model).first.wait_for()
     watched.page.get_by_role("button", name="The plan as JSON").click()
     watched.shows("#plan-json", "${window.__pwned=1}/{{7*7}}")
 
@@ -264,9 +261,10 @@ def test_a_model_that_is_a_payload_is_named_in_words(watched: Watched) -> None:
 def test_an_option_that_is_a_payload_is_named_in_words(watched: Watched) -> None:
     watched.go()
     watched.page.get_by_role("button", name="More settings").click()
-    watched.page.locator("#option-others textarea").fill(json.dumps({SHORT: SHORT}))
-    watched.page.locator("#option-others textarea").press("Tab")
-    watched.shows("#fit-card", SHORT)
+    field = watched.page.locator("#option-others").locator("textarea, input")
+    field.fill(json.dumps({SHORT: SHORT}))
+    field.press("Tab")
+    watched.shows("#fit-card", SHORT.partition("__")[0])  # a label has spaces for its underscores
 
 
 # --- what a browser keeps, and the policy alone -----------------------------------------------------------------------
