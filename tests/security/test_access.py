@@ -135,7 +135,13 @@ def test_the_token_is_not_guessed_at_speed(tmp_path: Path, monkeypatch: pytest.M
 # --- a real start -----------------------------------------------------------------------------------------------------
 
 
-def test_a_server_for_others_prints_an_address_with_its_token_that_works(home: Path) -> None:
+def test_a_server_for_others_prints_an_address_with_its_token_that_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "of the server"
+    monkeypatch.setenv("FITTINGROOM_HOME", str(home))
+    for name in ("GRADIO_TEMP_DIR", "FITTINGROOM_LOCAL_PATHS", "FITTINGROOM_DEMO"):
+        monkeypatch.delenv(name, raising=False)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
