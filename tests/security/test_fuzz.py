@@ -35,7 +35,7 @@ from tests.security.served import Served, call, serve, upload
 from ui.web import janitor, policy, server
 from ui.web.access import Mode
 
-ROUNDS = 2  # about 20 seconds each
+ROUNDS = 1  # about 20 seconds on an idle computer
 SECONDS = 240.0  # for the answers of all events of a round together, on a busy computer
 MOST_GROWTH = 2**30
 INSIDES = re.compile(

@@ -72,8 +72,11 @@ class BodyTooLarge(HTTPException):
 
 
 TOO_LARGE = "This is too large. Upload it as a file instead."
-NOT_FOUND = Refusal(404, "There is nothing at this address.")
-NO_SESSION = Refusal(401, "Open the page first, and allow its cookie: what you upload and train is kept for it alone.")
+
+
+def not_found() -> Refusal:
+    """The answer to what is not there, and to what belongs to somebody else."""
+    return Refusal(404, "There is nothing at this address.")
 
 
 class Border:
@@ -113,7 +116,7 @@ class Border:
             raise Refusal(400, "The address has too many fields.")
         found = policy.find(scope["method"], scope["path"])
         if found is None:
-            raise NOT_FOUND
+            raise not_found()
         route, ids = found
         _check_length(request, route)
 
@@ -172,13 +175,13 @@ class Border:
 
     def _check_owner(self, need: Need, caller: Caller) -> None:
         if need is Need.OWNER and self.access.mode is Mode.DEMO and not caller.session:
-            raise NO_SESSION
+            raise Refusal(401, "Open the page first, and allow its cookie: what you upload and train is kept for it alone.")
 
     def _check_ids(self, ids: Mapping[str, str], request: HTTPConnection, caller: Caller) -> None:
         """The ids in path and query belong to the caller; a session's or an upload's belongs to whoever comes first with it."""
         query = parse_qs(request.scope["query_string"].decode("latin-1"))
         if "page" in query:  # of Gradio's several pages; it looks one up without asking whether it is there
-            raise NOT_FOUND
+            raise not_found()
         session = ids.get("session") or next(iter(query.get("session_hash", ())), None)
         upload = next(iter(query.get("upload_id", ())), None)
         mine = session is None or self.claims.take("session", session, caller.session)
@@ -186,7 +189,7 @@ class Border:
         mine = mine and ("event" not in ids or self.claims.has("event", ids["event"], caller.session))
         mine = mine and ("file" not in ids or self._may_read(ids["file"], caller))
         if not mine:
-            raise NOT_FOUND
+            raise not_found()
 
     def _may_read(self, path: str, caller: Caller) -> bool:
         """Whether this is a regular file of Gradio's cache that the caller uploaded or was shown."""
@@ -240,9 +243,9 @@ class Border:
             return
         session, event = values.get("session_hash"), values.get("event_id")
         if session is not None and not (isinstance(session, str) and self.claims.take("session", session, caller.session)):
-            raise NOT_FOUND
+            raise not_found()
         if event is not None and not (isinstance(event, str) and self.claims.has("event", event, caller.session)):
-            raise NOT_FOUND
+            raise not_found()
 
     # --- what is answered --------------------------------------------------------------------------------------------
 
@@ -293,7 +296,7 @@ BEGIN_A_SESSION = (Answer.PAGE, Answer.CONFIG)
 class Hosts:
     """The names under which the server answers, so that no other website can make its own name lead here (DNS rebinding).
 
-    names: lower case, without port; "*.example" stands for every name below example.
+    names: lower case, without port.
     addresses: whether any IP address is answered; a website has a name, so rebinding needs one.
     """
 
