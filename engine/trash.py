@@ -38,7 +38,7 @@ class _Kind:
 
 
 RUN = _Kind(name="run", ids=re.compile(r"[0-9a-f]{32}"), locks=(runs.LOCK_FILE, merge.LOCK_FILE))
-UPLOAD = _Kind(name="upload", ids=re.compile(r"[0-9a-f]{16}"), locks=())
+UPLOAD = _Kind(name="upload", ids=re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}"), locks=())
 CHAIN = _Kind(name="chain", ids=re.compile(r"[0-9a-f]{32}"), locks=(series.LOCK_FILE,))
 COMPARISON = _Kind(name="comparison", ids=re.compile(r"[0-9a-f]{32}"), locks=(series.LOCK_FILE,))
 KINDS = {kind.name: kind for kind in (RUN, UPLOAD, CHAIN, COMPARISON)}
@@ -143,8 +143,9 @@ def _locked(kind: _Kind, parts: list[Path]) -> Iterator[None]:
 def _parts(kind: _Kind, item_id: str) -> list[Path]:
     """The files and folders of an item, directly in the folder of its kind. Raises `PlanError` where one is a link."""
     folder = _folder_of(kind)
-    pattern = f"{item_id}*" if kind is UPLOAD else item_id  # an upload: <id>.jsonl, <id>.name, and a folder of images
-    parts = sorted(folder.glob(pattern))
+    parts = sorted(folder.glob(item_id))
+    if kind is UPLOAD:  # <id>.jsonl and <id>.name, beside a folder of images
+        parts += sorted(folder.glob(f"{item_id}.*"))
     for part in (folder, *parts):
         if part.is_symlink() or part.resolve().parent != part.parent.resolve() or home() not in part.resolve().parents:
             raise _wrong(kind.name, "a link stands in its place, so nothing is deleted.", "Remove the link by hand.")

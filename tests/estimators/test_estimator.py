@@ -129,7 +129,7 @@ def test_the_command_line_is_for_people(tmp_path: Path) -> None:
     missing = subprocess.run(
         [sys.executable, "-m", "estimators", "no.json"], capture_output=True, text=True, timeout=120, check=False
     )
-    assert missing.returncode == 1
+    assert missing.returncode == 2
     assert missing.stderr.strip() == "plan: no.json cannot be read (No such file or directory). Check the path."
 
 

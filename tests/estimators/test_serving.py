@@ -27,12 +27,12 @@ class Lines(io.StringIO):
     def __init__(self, first: str, second: str) -> None:
         super().__init__()
         self.come = threading.Event()
-        self._lines = (first, second)
+        self._lines = [first, second, ""]
 
-    def __iter__(self) -> Iterator[str]:
-        yield self._lines[0]
-        self.come.wait(60)
-        yield self._lines[1]
+    def readline(self, size: int | None = -1) -> str:
+        if len(self._lines) == 2:
+            self.come.wait(60)
+        return self._lines.pop(0) if self._lines else ""
 
 
 def test_it_works_in_advance_until_the_next_question(

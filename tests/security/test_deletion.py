@@ -21,6 +21,7 @@ import pytest
 
 from engine import chain_runs, compare, data, downloads, merge, runs, series, trash, workers
 from engine.data import sources
+from engine.data.values import printable
 from engine.events import EventLog
 from engine.plan import DataSource, Plan, PlanError
 from ui import history_tab, train_tab, words
@@ -333,7 +334,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_are_kept_as_they_are_and_reach_no_path(name: str, home: Path, outside: Path, short_plan: Plan) -> None:
+def test_names_are_kept_and_reach_no_path(name: str, home: Path, outside: Path, short_plan: Plan) -> None:
     run = runs.start(short_plan, name=name)
     runs._change_state(run.id, runs.ACTIVE, "finished")
     comparison = compare.start(short_plan, ("lora", "dora"), name=name)
@@ -341,7 +342,7 @@ def test_names_are_kept_as_they_are_and_reach_no_path(name: str, home: Path, out
     target.write_text("{}\n")
     assert (runs.get(run.id) or run).name == name
     assert [found.name for found in compare.every()] == [name]
-    assert sources.file_name(target) == name[:200]
+    assert sources.file_name(target) == printable(name[-200:])
     made = {path.name for folder in ("runs", "comparisons", "uploads") for path in (home / folder).iterdir()}
     upload_id = source.path.removeprefix("upload/")
     assert made == {run.id, comparison.id, f"{upload_id}.jsonl", f"{upload_id}.name"}
