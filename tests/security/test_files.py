@@ -130,7 +130,7 @@ def test_no_tool_takes_a_file(served: Served, secret: Path) -> None:
     body = call_ | {"params": {"name": "search_models", "arguments": {"query": file_data(str(secret))}}}
     accept = {"accept": "application/json, text/event-stream"}
     assert served.program().post("/tools/gradio_api/mcp", json=body, headers=accept).status_code == 403
-    for route in ("queue/join", "upload", "run/estimate", "file=app.py", "info"):
+    for route in ("upload", "run/estimate", "call/estimate", "file=app.py", "component_server"):
         assert served.program().post(f"/tools/gradio_api/{route}", json={}).status_code == 404
 
 

@@ -14,6 +14,7 @@ from engine import data, xray
 from engine.build import load_tokenizer
 from engine.cleaning import Cleaned
 from engine.demos import first_plan
+from engine.home import visiting
 from engine.plan import DataSource, Plan, PlanError
 from engine.xray import Look, Piece, Strip
 from estimators.client import Estimator
@@ -162,13 +163,15 @@ def test_an_upload_is_listed_by_its_name_after_a_reload(tmp_path: Path, the_form
     assert ("Yours: my rows.jsonl", stored.path) in update["choices"]
 
 
-def test_the_uploads_of_others_are_not_listed_on_a_shared_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_uploads_of_others_are_not_listed_on_a_public_demo(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text('{"text": "a"}')
-    stored = data.store_upload(file)
-    monkeypatch.setenv("FITTINGROOM_LOCAL_PATHS", "0")
-    assert form.own_data(form.defaults()) == []
-    assert form.own_data(form.defaults().with_(datasets=(stored,))) == [("Yours: mine.jsonl", stored.path)]
+    with visiting("a" * 32):
+        stored = data.store_upload(file)
+        assert form.own_data(form.defaults()) == [("Yours: mine.jsonl", stored.path)]
+    for stranger in ("b" * 32, None):
+        with visiting(stranger):
+            assert form.own_data(form.defaults()) == []
 
 
 def test_what_is_no_hub_id_is_not_fetched() -> None:

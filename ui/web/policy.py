@@ -75,7 +75,7 @@ class Route:
     def __post_init__(self) -> None:
         literal = re.escape(self.path).replace(r"\{", "{").replace(r"\}", "}")
         pattern = re.sub(r"\{(\w+)\}", lambda found: f"(?P<{found[1]}>{PARAMETERS[found[1]]})", literal)
-        slash = "/?" if API in self.path or self.path == "/config" else ""  # Gradio declares both
+        slash = "/?" if API in self.path or self.path.endswith("/config") else ""  # Gradio declares both
         object.__setattr__(self, "expression", re.compile(pattern + slash, re.ASCII))
 
 
@@ -131,6 +131,12 @@ ROUTES: tuple[Route, ...] = (
         methods=("GET", "DELETE"),
     ),
     _get(f"{TOOLS_PATH}{API}/mcp/schema", Need.TOKEN, "what these tools take"),
+    # Gradio's MCP server calls the events behind its tools over HTTP, as a program would.
+    _get(f"{TOOLS_PATH}/config", Need.TOKEN, "the tools' events", Answer.CONFIG),
+    _get(f"{TOOLS_PATH}{API}/info", Need.TOKEN, "the description of these events"),
+    _post(f"{TOOLS_PATH}{API}/queue/join", Need.TOKEN, "calls one of these events", Body.JSON, Answer.EVENTS),
+    _get(f"{TOOLS_PATH}{API}/queue/data", Need.TOKEN, "answers to the events of one's own session", Answer.EVENTS),
+    _get(f"{TOOLS_PATH}{API}/heartbeat/{{session}}", Need.TOKEN, "keeps one's own session alive"),
 )
 
 
