@@ -165,7 +165,7 @@ def test_what_a_merge_says_is_words(watched: Watched) -> None:
 def test_what_an_address_says_is_words(watched: Watched) -> None:
     said = ("</script><script>window.__pwned=1</script>", LABEL, "javascript:window.__pwned=1", SHORT)
     for name, payload in zip(address.NAMES, said, strict=True):
-        watched.go(f"/?{urlencode({name: payload, '__theme': payload, 'view': payload})}")
+        watched.go(f"/?{urlencode({name: payload})}")
         watched.page.locator("#start-training").wait_for(state="attached")
         watched.page.wait_for_timeout(500)
 
