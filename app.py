@@ -82,7 +82,7 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
 
     site = server.make_site(address, access)
     if mcp:
-        site.mount_tools(estimator, address)
+        site.mount_tools(estimator, address, access)
     page = build_page(estimator, answers, demo=access.mode is Mode.DEMO)
     site.mount(page, address, theme=theme(), css_paths=CSS_PATHS, head=HEAD)
 

@@ -79,7 +79,7 @@ def serve(mode: Mode, home: Path, *, tools: bool = False, warm: bool = False) ->
         access = Access(mode, address.port)
         site = server.make_site(address, access)
         if tools:
-            site.mount_tools(estimator, address)
+            site.mount_tools(estimator, address, access)
         blocks = build_page(estimator, answers, demo=mode is Mode.DEMO)
         site.mount(blocks, address, theme=theme(), css_paths=CSS_PATHS, head=HEAD)
         running = uvicorn.Server(uvicorn.Config(site.app, host=address.host, port=address.port, log_level="error"))
@@ -112,6 +112,13 @@ def call(client: httpx.Client, number: int, data: list[Any], *, seconds: float =
             if message.get("msg") in ("unexpected_error", "close_stream") or time.monotonic() > deadline:
                 return message
     return {}
+
+
+def call_tool(client: httpx.Client, name: Any, arguments: Any) -> httpx.Response:
+    """Call a tool as a program that speaks MCP does."""
+    body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+    headers = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+    return client.post("/tools/gradio_api/mcp/", content=json.dumps(body), headers=headers)
 
 
 def upload(client: httpx.Client, name: str, content: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from engine import models
-from tests.security.served import Served, serve
+from tests.security.served import Served, call_tool, serve
 from ui.web import server
 from ui.web.access import MOST_FAILURES, Access, Mode
 from ui.web.server import Address, StartError
@@ -29,7 +29,7 @@ HERE = Address(host="127.0.0.1", port=7860)
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serve(Mode.TOKEN, tmp_path_factory.mktemp("home")) as one:
+    with serve(Mode.TOKEN, tmp_path_factory.mktemp("home"), tools=True) as one:
         yield one
 
 
@@ -109,6 +109,14 @@ def test_a_program_shows_the_token_in_a_header(served: Served) -> None:
     assert served.program(authorization=f"Bearer {served.access.token}").get("/config").status_code == 200
     for wrong in ("Bearer ", "Bearer x", f"Basic {served.access.token}", served.access.token, f"Bearer {served.access.token}x"):
         assert served.program(authorization=wrong.strip()).get("/config").status_code == 401
+
+
+def test_a_tool_is_called_with_the_token(served: Served) -> None:
+    asked = {"query": "qwen2.5-0.5b"}
+    assert call_tool(served.program(), "search_models", asked).status_code == 401
+    answer = call_tool(served.program(authorization=f"Bearer {served.access.token}"), "search_models", asked)
+    assert answer.status_code == 200
+    assert "Qwen/Qwen2.5-0.5B" in answer.text
 
 
 def test_the_cookie_of_another_server_or_session_is_not_the_token(served: Served, tmp_path: Path) -> None:

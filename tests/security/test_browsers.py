@@ -12,7 +12,6 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
@@ -20,7 +19,7 @@ from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expe
 from engine import runs, visitors
 from engine.demos import first_plan
 from engine.home import visiting
-from tests.security.browsing import Watched, chromium, new_page
+from tests.security.browsing import Watched, new_page
 from tests.security.served import Served, serve
 from ui.web.access import Mode
 
@@ -36,18 +35,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def only(mode: Mode) -> pytest.MarkDecorator:
     """For a test about one mode alone."""
     return pytest.mark.parametrize("served", [mode], indirect=True, ids=[f"{mode} mode"])
-
-
-@pytest.fixture(autouse=True)
-def home(served: Served) -> Path:
-    """These tests share the data folder of their server."""
-    return served.home
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as one:
-        yield one
 
 
 def inside(browser: Browser, served: Served) -> Watched:
@@ -269,11 +256,11 @@ def test_two_browsers_see_their_own_uploads_and_runs_alone_also_after_a_reload(b
     for watched, has in ((mine, True), (other, False)):
         for _ in ("at once", "after a reload"):
             watched.page.reload()
-            expect(watched.page.locator("#dataset input")).to_be_visible()
+            expect(watched.page.locator("#tabs")).to_be_visible()
+            watched.page.wait_for_timeout(8000)  # the lists are drawn anew when the page has loaded, and its tab is opened
             listed = {"#dataset": ("Plan", "canary.jsonl"), "#run": ("Train", "the canary run")}
             for place, (tab, name) in listed.items():
                 watched.tab(tab)
-                watched.page.wait_for_timeout(5000)  # the lists are drawn anew when the page has loaded
                 watched.page.locator(f"{place} input").click()
                 if has:
                     expect(watched.page.get_by_role("option").filter(has_text=name)).to_have_count(1)

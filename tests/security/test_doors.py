@@ -27,12 +27,6 @@ def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield one
 
 
-@pytest.fixture(autouse=True)
-def home(served: Served) -> Path:
-    """These tests share the data folder of their server."""
-    return served.home
-
-
 in_every_mode = pytest.mark.parametrize("served", list(Mode), indirect=True)
 
 

@@ -33,12 +33,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield one
 
 
-@pytest.fixture(autouse=True)
-def home(served: Served) -> Path:
-    """These tests share the data folder of their server."""
-    return served.home
-
-
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("private") / "secret.jsonl"

@@ -29,6 +29,7 @@ from engine.plan import MOST_DATASETS, DataSource, Plan, PlanError
 from estimators.client import Estimator
 from tests.security import mutations
 from ui import api, form
+from ui.web import border
 
 ROUNDS = 250
 MOST_GROWTH = 2**30  # bytes of the estimator's process
@@ -477,6 +478,4 @@ def test_a_question_of_another_form_is_refused_by_its_part(estimator: Asked, ask
 
 def test_the_limits_are_those_of_the_border() -> None:
     """A body that the server takes is one that a plan may have."""
-    from ui import server
-
-    assert json_input.MOST_BYTES >= server.MAX_BODY_BYTES
+    assert json_input.MOST_BYTES >= border.MAX_BODY_BYTES

@@ -26,7 +26,7 @@ from engine.chains import Chain, Stage, to_dict
 from engine.demos import DEMOS, first_plan
 from engine.events import EventLog
 from engine.plan import DataSource
-from tests.security.browsing import Watched, chromium, missing, new_page
+from tests.security.browsing import Watched, missing, new_page
 from tests.security.payloads import HANDLERS, PAYLOADS
 from tests.security.served import Served, serve
 from ui import address
@@ -42,18 +42,6 @@ LABEL = '"><img src=x onerror="window.__pwned=1">'
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with serve(Mode.LOCAL, tmp_path_factory.mktemp("home"), warm=True) as one:
-        yield one
-
-
-@pytest.fixture(autouse=True)
-def home(served: Served) -> Path:
-    """These tests share the data folder of their server."""
-    return served.home
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as one:
         yield one
 
 

@@ -38,12 +38,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield one
 
 
-@pytest.fixture(autouse=True)
-def home(served: Served) -> Path:
-    """These tests share the data folder of their server."""
-    return served.home
-
-
 def visitor_of(served: Served, client: httpx.Client) -> str:
     """The name of a browser's home."""
     cookie = next(value for name, value in client.cookies.items() if "session" in name)

@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import orjson
 from fastapi import HTTPException
+from python_multipart.multipart import parse_options_header
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -31,6 +32,7 @@ from ui.web.claims import Claims
 from ui.web.login import login_page
 from ui.web.policy import Answer, Body, Need, Route
 
+LONGEST_BOUNDARY = 70  # characters (RFC 2046, section 5.1.1)
 MAX_BODY_BYTES = 2 * 2**20  # of anything that is not an upload; Gradio alone sets no limit
 MAX_UPLOAD_BYTES = 200 * 2**20
 UPLOAD_SLACK_BYTES = 64 * 2**10  # the headers of the parts around a file
@@ -138,6 +140,7 @@ class Border:
         if route.body in (Body.JSON, Body.EVENT):
             receive = await self._checked_body(route, ids, caller, receive)
         elif route.body is Body.FILES:
+            _check_boundary(request)
             receive = _at_most(MAX_UPLOAD_BYTES + UPLOAD_SLACK_BYTES, receive)
         else:
             receive = _at_most(MAX_BODY_BYTES, receive)
@@ -374,6 +377,13 @@ def _check_length(request: HTTPConnection, route: Route) -> None:
     most = MAX_UPLOAD_BYTES + UPLOAD_SLACK_BYTES if route.body is Body.FILES else MAX_BODY_BYTES
     if not (length.isascii() and length.isdigit()) or int(length[:20]) > most:
         raise Refusal(413, TOO_LARGE)
+
+
+def _check_boundary(request: HTTPConnection) -> None:
+    """Gradio answers a boundary that its parser does not take with a fault of the server."""
+    _, options = parse_options_header(request.headers.get("content-type", "").encode("latin-1"))
+    if len(options.get(b"boundary", b"")) > LONGEST_BOUNDARY:
+        raise Refusal(400, f"The boundary of this upload is longer than {LONGEST_BOUNDARY} characters.")
 
 
 def _at_most(limit: int, receive: Receive) -> Receive:

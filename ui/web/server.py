@@ -6,6 +6,7 @@ Gradio is mounted in an application of our own, so that the border (border.py) s
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -169,11 +170,24 @@ class Site:
         self.events.update(events_of(blocks))
         _mount(self.app, blocks, address, path="/", max_file_size=MAX_UPLOAD_BYTES, **look)
 
-    def mount_tools(self, estimator: Estimator, address: Address) -> None:
+    def mount_tools(self, estimator: Estimator, address: Address, access: Access) -> None:
         """Serve the planner's questions as tools: a page of their own, so that nothing that starts or stops a run is one."""
+        from gradio_client import Client
+
         from ui import api
 
-        _mount(self.app, api.tools(estimator), address, path=TOOLS_PATH, mcp_server=True)
+        tools = api.tools(estimator)
+        _mount(self.app, tools, address, path=TOOLS_PATH, mcp_server=True)
+
+        @functools.cache
+        def client() -> Client:
+            """Gradio's MCP server asks the page over HTTP. Its own client would come to the border without the token."""
+            headers = {"x-gradio-user": "mcp", "authorization": f"Bearer {access.token}"}
+            return Client(
+                f"{address.url}{TOOLS_PATH}/", headers=headers, download_files=False, verbose=False, analytics_enabled=False
+            )
+
+        tools.mcp_server_obj._get_or_create_client = client
 
 
 def make_site(address: Address, access: Access) -> Site:
