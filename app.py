@@ -29,7 +29,7 @@ def close_quietly() -> None:
     """End without a traceback on Ctrl-C, SIGTERM and a closed terminal, from the first import to the last line.
 
     While uvicorn answers it has handlers of its own, and raises the signal again when it has closed everything. Whatever
-    the end is, the helper processes end with this one (`engine/helper.py`); runs go on.
+    the end is, the helper processes end with this one (`engine/system/helper.py`); runs go on.
     """
 
     def close(number: int, frame: FrameType | None) -> None:
@@ -103,8 +103,8 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
 
 def main(arguments: list[str] | None = None) -> int:
     """Start the server; what keeps it from starting is one sentence on stderr."""
-    from engine import redaction
-    from engine.home import PRIVATE_UMASK
+    from engine.system import redaction
+    from engine.system.home import PRIVATE_UMASK
     from ui.web import server, switches
 
     options = read_options(arguments)

@@ -1,7 +1,7 @@
 """What a busy neighbour costs the training, with and without our OpenMP setting. `python benchmarks/busy_machine.py`
 
 Trains 30 steps of the demo run on an idle machine, then beside a program that keeps one core busy, each with
-libgomp's default and with `engine.workers.SPIN_COUNT`. Prints tokens per second.
+libgomp's default and with `engine.system.workers.SPIN_COUNT`. Prints tokens per second.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ LIBGOMP_DEFAULT = "300000"  # https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSP
 
 
 def tokens_per_second(spin_count: str) -> float:
-    from engine import events, runs
+    from engine import runs
     from engine.demos import first_plan
+    from engine.system import events
 
     os.environ["GOMP_SPINCOUNT"] = spin_count
     run = runs.start(first_plan().with_(max_steps=STEPS, eval_fraction=0.0))
@@ -30,7 +31,7 @@ def tokens_per_second(spin_count: str) -> float:
 
 
 def main() -> None:
-    from engine.workers import SPIN_COUNT
+    from engine.system.workers import SPIN_COUNT
 
     with tempfile.TemporaryDirectory() as home:
         os.environ["FITTINGROOM_HOME"] = home

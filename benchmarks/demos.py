@@ -19,9 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import answer, chains, events, runs  # noqa: E402 - found through the line above
+from engine import answer, chains, runs
 from engine.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
 from engine.runs import Run  # noqa: E402
+from engine.system import events  # noqa: E402 - found through the line above
 
 FILE = ROOT / "assets" / "demo_results.json"
 ASKED = 60  # held-out questions; each is one greedy answer

@@ -23,8 +23,8 @@ import psutil
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from engine import models
-from engine.pipe import JsonProcess
 from engine.plan import Plan
+from engine.system.json_process import JsonProcess
 from estimators.limits import LIMITED
 from estimators.survey import gpu_groups
 

@@ -19,10 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import build, events, runs, scoring  # noqa: E402 - found through the line above
+from engine import build, runs, scoring
 from engine.demos import DEMOS  # noqa: E402
 from engine.methods import METHODS  # noqa: E402
 from engine.runs import Run  # noqa: E402
+from engine.system import events  # noqa: E402 - found through the line above
 
 FILE = ROOT / "assets" / "method_results.json"
 TRIED = (

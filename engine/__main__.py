@@ -17,13 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, compare, figures, forgetting, json_input, merge, runs
+from engine import chains, compare, forgetting, json_input, merge, runs
 from engine.chains import Chain
 from engine.compare import Comparison
-from engine.home import PRIVATE_UMASK
 from engine.issues import Issue, PlanError
 from engine.plan import NOT_JSON, Plan
 from engine.runs import Run
+from engine.system import formatting
+from engine.system.home import PRIVATE_UMASK
 
 
 def to_its_end(run: Run) -> Run:
@@ -102,12 +103,12 @@ def comparison_table(rows: list[compare.Row]) -> str:
         (
             row.method,
             row.state,
-            figures.figure(row.eval_loss),
-            figures.UNKNOWN if row.success is None else f"{row.success:.0%}",
-            figures.count(row.trainable_params),
-            figures.size(row.memory_peak),
-            figures.duration(row.seconds),
-            figures.size(row.bytes),
+            formatting.figure(row.eval_loss),
+            formatting.UNKNOWN if row.success is None else f"{row.success:.0%}",
+            formatting.count(row.trainable_params),
+            formatting.size(row.memory_peak),
+            formatting.duration(row.seconds),
+            formatting.size(row.bytes),
         )
         for row in rows
     ]

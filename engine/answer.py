@@ -18,11 +18,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import attach, build, libraries, redaction, runs
-from engine.faults import in_plain_words
+from engine import attach, build, libraries, runs
 from engine.objectives import task_of
-from engine.pipe import asked_by
 from engine.plan import Issue, PlanError
+from engine.system import redaction
+from engine.system.errors import in_plain_words
+from engine.system.json_process import asked_by
 from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:

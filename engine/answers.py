@@ -15,8 +15,8 @@ from typing import Any
 
 from engine import runs
 from engine.data.pictures import Box
-from engine.pipe import JsonProcess
 from engine.plan import Issue, PlanError
+from engine.system.json_process import JsonProcess
 
 MAX_PROMPT_CHARACTERS = 20_000
 MAX_NEW_TOKENS = 2048

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import models, runs
-from engine.home import ASSETS, home, runs_folder
 from engine.methods import METHODS
 from engine.plan import Plan
+from engine.system.home import ASSETS, home, runs_folder
 
 # Keys under which PEFT and transformers write where something was loaded from.
 ORIGINS = ("base_model_name_or_path", "tokenizer_name_or_path", "name_or_path", "_name_or_path")

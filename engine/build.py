@@ -17,7 +17,6 @@ from engine import (
     checkpoints,
     checks,
     data,
-    faults,
     hub_answers,
     libraries,
     model_files,
@@ -31,6 +30,7 @@ from engine.data.values import classes_in
 from engine.methods import METHODS, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Issue, Plan, PlanError
+from engine.system import errors
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +89,7 @@ def _laid_to_config(plan: Plan) -> contextlib.AbstractContextManager[None]:
     if models.is_known(plan.model):
         return contextlib.nullcontext()
     fix = "Check its values, or leave out those that you do not need."
-    return faults.laid_to("model", "transformers can make no model of this config", fix)
+    return errors.laid_to("model", "transformers can make no model of this config", fix)
 
 
 def laid_to_options(plan: Plan) -> contextlib.AbstractContextManager[None]:
@@ -100,7 +100,7 @@ def laid_to_options(plan: Plan) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
     field = changed[0] if len(changed) == 1 else "method_options"
     fix = f"Check {', '.join(changed[:5])}; leave out what you do not need."
-    return faults.laid_to(field, "PEFT cannot use this here", fix)
+    return errors.laid_to(field, "PEFT cannot use this here", fix)
 
 
 def laid_to_step(plan: Plan) -> contextlib.AbstractContextManager[None]:
@@ -108,7 +108,7 @@ def laid_to_step(plan: Plan) -> contextlib.AbstractContextManager[None]:
     of_options = laid_to_options(plan)
     if models.is_known(plan.model) or not isinstance(of_options, contextlib.nullcontext):
         return of_options
-    return faults.laid_to("model", "no training step can be computed with it", "Check the numbers in its config.")
+    return errors.laid_to("model", "no training step can be computed with it", "Check the numbers in its config.")
 
 
 def _refuse_packed(plan: Plan, config: PretrainedConfig, device: str) -> None:

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from engine import chains, events, runs, series, visitors
+from engine import chains, runs, series
 from engine.chains import Chain, Progress
-from engine.events import Event, EventLog
-from engine.home import home, write_atomically
 from engine.plan import Issue, PlanError
 from engine.runs import Run
+from engine.system import events, visitors
+from engine.system.events import Event, EventLog
+from engine.system.home import home, write_atomically
 
 CHAIN_FILE = "chain.json"
 

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import checks, data, events, forgetting, json_input, merge, runs
+from engine import checks, data, forgetting, json_input, merge, runs
 from engine.issues import Issue, PlanError, quoted
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
 from engine.runs import Run
+from engine.system import events
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
 MOST_STAGES = 32

@@ -27,14 +27,14 @@ from engine import (
     patterns,
     peft_options,
     rewards,
-    visitors,
 )
 from engine.attach import MOVES_WEIGHTS
-from engine.home import free_bytes, runs_folder
 from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
+from engine.system import visitors
+from engine.system.home import free_bytes, runs_folder
 
 MOST_NAMES = 10_000  # of modules; the models of the catalogue have up to about 5,000
 

@@ -22,11 +22,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import checks, events, runs, scoring, series, visitors, workers
-from engine.home import home, write_atomically
+from engine import checks, runs, scoring, series
 from engine.methods import METHODS
 from engine.plan import Issue, Plan, PlanError, nearest
 from engine.runs import Run
+from engine.system import events, visitors, workers
+from engine.system.home import home, write_atomically
 
 COMPARISON_FILE = "comparison.json"
 FEWEST = 2

@@ -11,8 +11,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.home import ASSETS
 from engine.issues import Issue, quoted
+from engine.system.home import ASSETS
 
 SHOWN = 3  # fields of one config
 LARGEST_NUMBER = 2**40  # of any field; the largest of transformers' own defaults is 1e10 (`gradient_clipping`)

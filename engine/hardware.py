@@ -2,7 +2,7 @@
 
 The table is `assets/gpus.json` (memory, bandwidth, dense TFLOP/s, interconnect, prices, each with its source). A person
 adds GPUs in `gpus.json` of the data folder, with the same columns. "This machine" is detected without importing torch
-(`engine/machine.py`), else it is the CPU with its memory.
+(`engine/system/machine.py`), else it is the CPU with its memory.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any
 
 import psutil
 
-from engine import machine
-from engine.home import ASSETS, home
 from engine.plan import THIS_MACHINE, Issue, PlanError, nearest, unknown_keys
+from engine.system import machine
+from engine.system.home import ASSETS, home
 
 GIB = 2**30
 

@@ -21,14 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, encode, redaction, runs, splits
-from engine.faults import in_plain_words
-from engine.home import home
+from engine import data, encode, runs, splits
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.pipe import JsonProcess, asked_by
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run
+from engine.system import redaction
+from engine.system.errors import in_plain_words
+from engine.system.home import home
+from engine.system.json_process import JsonProcess, asked_by
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from engine import chat_templates, data, encode, models, splits, template_sandbox
 from engine.data import Row
-from engine.home import home, write_atomically
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
+from engine.system.home import home, write_atomically
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -17,14 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, attach, build, checks, data, events, libraries, packed, redaction, runs, splits, workers
-from engine.faults import in_plain_words
-from engine.home import free_bytes
+from engine import answer, artifacts, attach, build, checks, data, libraries, packed, runs, splits
 from engine.methods import METHODS
 from engine.models import find
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run
+from engine.system import events, redaction, workers
+from engine.system.errors import in_plain_words
+from engine.system.home import free_bytes
 
 if TYPE_CHECKING:
     import torch

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import config_fields, figures, json_input, model_files, model_sizes, redaction
-from engine.home import ASSETS, runs_folder
+from engine import config_fields, json_input, model_files, model_sizes
 from engine.issues import Issue, PlanError, quoted
-from engine.local_paths import local_path
 from engine.plan import nearest
+from engine.system import formatting, redaction
+from engine.system.home import ASSETS, runs_folder
+from engine.system.local_paths import local_path
 
 DEMO_MODEL = "demo/llama"
 # The hub's own rule for repository names: huggingface_hub.utils.validate_repo_id.
@@ -213,7 +214,7 @@ def _is_meant(word: str, model: Model) -> bool:
 def label(model: Model) -> str:
     """A model in a list that is searched by typing: name, id, size, family, licence, and whether it is gated."""
     name = [model.title] if model.id in model.title else [model.title, model.id]
-    size = figures.count(model.params) if model.params and not model.id.startswith("demo/") else ""
+    size = formatting.count(model.params) if model.params and not model.id.startswith("demo/") else ""
     family = model.family if model.family.lower() not in " ".join(name).lower() else ""
     return " · ".join(part for part in (*name, size, family, model.license, "gated" if model.gated else "") if part)
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine import forms, models
-from engine.home import ASSETS
 from engine.issues import Issue, PlanError
-from engine.local_paths import is_file, local_path
 from engine.plan import Knob
+from engine.system.home import ASSETS
+from engine.system.local_paths import is_file, local_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.issues import Issue, PlanError, quoted
-from engine.local_paths import is_file, local_path
 from engine.models import local_paths_allowed
 from engine.plan import nearest
+from engine.system.local_paths import is_file, local_path
 
 ALLOW_FILES = "FITTINGROOM_REWARD_FILES"
 Row = Mapping[str, Any]

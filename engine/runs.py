@@ -1,7 +1,7 @@
 """Runs: start, list, stop, and what became of them.
 
 Each fact has one owner. The lifecycle (what was started, in which state it is) is in one SQLite file (WAL) that only
-this module writes; what a run measures is in its folder, written by its worker alone (`engine/events.py`).
+this module writes; what a run measures is in its folder, written by its worker alone (`engine/system/events.py`).
 
 A worker is a process group of its own, started without a shell. It outlives the web server. Whether it is alive is
 never a guess: it holds a file lock for as long as it lives, and it is only ever signalled when its process id and
@@ -25,12 +25,13 @@ from pathlib import Path
 
 import psutil
 
-from engine import checkpoints, checks, data, events, visitors, workers
-from engine.home import home, runs_folder, write_atomically
+from engine import checkpoints, checks, data
 from engine.methods import METHODS
 from engine.models import find
 from engine.plan import Issue, Plan, PlanError
-from engine.visitors import Busy
+from engine.system import events, visitors, workers
+from engine.system.home import home, runs_folder, write_atomically
+from engine.system.visitors import Busy
 
 ACTIVE = ("starting", "running")
 ENDED = ("finished", "stopped", "failed", "interrupted")

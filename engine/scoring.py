@@ -13,9 +13,9 @@ from pathlib import Path
 
 from engine import runs
 from engine.demos import DEMOS, Demo, never_asked
-from engine.faults import in_plain_words
-from engine.home import write_atomically
 from engine.plan import Plan, PlanError
+from engine.system.errors import in_plain_words
+from engine.system.home import write_atomically
 
 FILE = "score.json"
 MOST_ASKED = 60  # one answer is right or wrong, so the share is known to 13 points at worst (95 %, binomial)

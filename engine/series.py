@@ -17,12 +17,13 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine import events, redaction, runs, workers
-from engine.events import Event, EventLog
-from engine.faults import in_plain_words
+from engine import runs
 from engine.plan import PlanError
 from engine.runs import Run
-from engine.visitors import Busy
+from engine.system import events, redaction, workers
+from engine.system.errors import in_plain_words
+from engine.system.events import Event, EventLog
+from engine.system.visitors import Busy
 
 SERIES_ID = re.compile(r"[0-9a-f]{32}")
 LOCK_FILE = "process.lock"

@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine import data
-from engine.home import home, write_atomically
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan
+from engine.system.home import home, write_atomically
 
 STILL_THERE = 0.5  # of what was written; with less of it the file holds other rows now, and is split anew (judgement)
 

@@ -26,11 +26,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine import helper, redaction
 from engine.chat_templates import TEMPLATES
-from engine.home import ASSETS
 from engine.model_files import LARGEST_TEMPLATE
 from engine.plan import Issue, PlanError
+from engine.system import helper, redaction
+from engine.system.home import ASSETS
 
 SECONDS = 5.0  # for one request, and for all of them beyond what chats may take
 MEMORY = 10**9  # bytes beyond those of the child's own program

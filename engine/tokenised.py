@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from engine.data import Row, as_dataset, row_id
-from engine.home import home
+from engine.system.home import home
 
 if TYPE_CHECKING:
     import datasets

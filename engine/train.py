@@ -22,27 +22,14 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import (
-    artifacts,
-    attach,
-    build,
-    checkpoints,
-    data,
-    faults,
-    lengths,
-    libraries,
-    objectives,
-    redaction,
-    runs,
-    splits,
-    workers,
-)
-from engine.events import EventLog
-from engine.faults import in_plain_words
-from engine.home import free_bytes
+from engine import artifacts, attach, build, checkpoints, data, lengths, libraries, objectives, runs, splits
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError
+from engine.system import errors, redaction, workers
+from engine.system.errors import in_plain_words
+from engine.system.events import EventLog
+from engine.system.home import free_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -168,7 +155,7 @@ def save_when_there_is_room(trainer: Trainer, processor: Any, run_folder: Path, 
         try:
             return save(trainer, processor, run_folder, plan)
         except (OSError, RuntimeError, SafetensorError) as error:
-            if not faults.disk_is_full(error) or stop.asked or time.monotonic() > deadline:
+            if not errors.disk_is_full(error) or stop.asked or time.monotonic() > deadline:
                 raise
         if not told:
             log.write("note", message="The disk is full. Free some space, and the result is saved by itself.")
@@ -316,7 +303,7 @@ def make_checkpoints(stop: Stop, model: torch.nn.Module, run_folder: Path) -> An
             try:
                 checkpoints.seal(run_folder / checkpoints.TRAINER_FOLDER / f"checkpoint-{state.global_step}")
             except OSError as error:  # a checkpoint without a manifest is passed over; the run goes on
-                if not faults.disk_is_full(error):
+                if not errors.disk_is_full(error):
                     raise
             self.newest = time.monotonic()
             self.apart = max(CHECKPOINT_SECONDS, (self.newest - self.asked) / CHECKPOINT_SHARE)

@@ -20,9 +20,10 @@ from pathlib import Path
 
 import filelock
 
-from engine import chain_runs, compare, events, merge, runs, series, workers
-from engine.home import home, runs_folder, uploads_folder
+from engine import chain_runs, compare, merge, runs, series
 from engine.plan import Issue, PlanError
+from engine.system import events, workers
+from engine.system.home import home, runs_folder, uploads_folder
 
 FOLDER = ".trash"
 GRAVE = re.compile(r"^(run|upload|chain|comparison)-([0-9a-f]{16}|[0-9a-f]{32})$")

@@ -23,14 +23,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, json_input, libraries, redaction, runs
+from engine import checks, json_input, libraries, runs
 from engine.__main__ import read_text
-from engine.faults import in_plain_words
-from engine.home import PRIVATE_UMASK
 from engine.issues import Issue, PlanError, quoted
 from engine.methods import METHODS
-from engine.pipe import asked_by
 from engine.plan import NOT_JSON, Plan, nearest
+from engine.system import redaction
+from engine.system.errors import in_plain_words
+from engine.system.home import PRIVATE_UMASK
+from engine.system.json_process import asked_by
 from estimators import survey
 from estimators.estimate import Estimate
 from estimators.fixes import KINDS, QUICK

@@ -28,7 +28,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from engine import home
+from engine.system import home
 
 if not os.access(Path(__file__).parent, os.W_OK):  # numba keeps what it compiled beside the source, or fails
     numba.config.CACHE_DIR = numba.config.CACHE_DIR or str(home.home() / "compiled")

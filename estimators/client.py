@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from engine import data
 from engine.cleaning import Cleaned
-from engine.home import current_visitor, home
 from engine.methods import METHODS
-from engine.pipe import HelperStopped, JsonProcess
 from engine.plan import Issue, Plan, PlanError
+from engine.system.home import current_visitor, home
+from engine.system.json_process import HelperStopped, JsonProcess
 from engine.xray import Look, XRay
 from estimators import fixes, limits, measured, survey
 from estimators.budget import Solution

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from engine.hardware import Gpu
-from engine.home import ASSETS
+from engine.system.home import ASSETS
 from estimators.trace import Work
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import checks, figures, hardware, parallel
-from engine.faults import in_plain_words
+from engine import checks, hardware, parallel
 from engine.methods import METHODS, option_values
 from engine.objectives import packs
 from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.system import formatting
+from engine.system.errors import in_plain_words
 from estimators.estimate import Estimate
 
 LEAST_SAVING = 0.02  # of the memory: a change that saves less is not worth a line
@@ -117,8 +118,8 @@ def _time_factor(before: Estimate, after: Estimate) -> float | None:
 
 
 def _cost_note(changed: Estimate) -> str:
-    memory = f"{figures.size(changed.memory.capacity)} usable"
-    return f"{memory}, {figures.money(changed.cost.likely)} for the run" if changed.cost else memory
+    memory = f"{formatting.size(changed.memory.capacity)} usable"
+    return f"{memory}, {formatting.money(changed.cost.likely)} for the run" if changed.cost else memory
 
 
 # --- the kinds ------------------------------------------------------------------------------------------------------

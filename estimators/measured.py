@@ -20,9 +20,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine import events, hardware, runs
-from engine.home import home
+from engine import hardware, runs
 from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.system import events
+from engine.system.home import home
 from estimators.estimate import Estimate
 
 FILE = "measured.jsonl"  # in the data folder; one run per line

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from engine.hardware import Gpu
-from engine.home import ASSETS
+from engine.system.home import ASSETS
 
 FILE = ASSETS / "calibration" / "overhead.json"
 HOPPER = ("H100", "H200", "GH200", "H20")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from engine import data, hardware
 from engine.compare import with_method
-from engine.faults import in_plain_words
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.system.errors import in_plain_words
 from estimators import measured
 from estimators.estimate import Estimate
 

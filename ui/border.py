@@ -16,10 +16,10 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from engine.faults import explain
-from engine.home import visiting
 from engine.plan import PlanError
-from engine.visitors import NOBODY, is_demo
+from engine.system.errors import explain
+from engine.system.home import visiting
+from engine.system.visitors import NOBODY, is_demo
 from ui import words
 from ui.web.border import VISITOR
 from ui.web.policy import Need

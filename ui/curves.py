@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.events import ENDINGS, number
+from engine.system.events import ENDINGS, number
 
 MOST_POINTS = 1000
 STRETCHES = 240  # each keeps up to four points: its ends are shared, its lowest, its highest, one break

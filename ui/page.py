@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import hardware, runs, visitors
-from engine.home import ASSETS
+from engine import hardware, runs
 from engine.joint import Joint
+from engine.system import visitors
+from engine.system.home import ASSETS
 from ui import (
     adapters_card,
     address,

@@ -15,9 +15,10 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checkpoints, downloads, events, runs
+from engine import checkpoints, downloads, runs
 from engine.methods import METHODS
 from engine.runs import Run
+from engine.system import events
 from estimators import measured
 from ui import address, charts, fitcard, markup, run_picker, words
 from ui.border import guarded

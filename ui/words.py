@@ -9,11 +9,11 @@ import html
 from collections.abc import Callable
 from datetime import datetime
 
-from engine.figures import UNKNOWN, count, duration, figure, money, share, size, whole
 from engine.methods import METHODS
 from engine.models import find
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, Issue, Knob, Plan, PlanError
+from engine.system.formatting import UNKNOWN, count, duration, figure, money, share, size, whole
 from estimators.estimate import Range
 
 __all__ = [

@@ -27,7 +27,7 @@ from engine.data.rows import as_dataset, as_trl, held_out_places, iterate, load,
 from engine.data.scanning import SHOWN_ISSUES, Scan, preview, scan
 from engine.data.sources import UPLOAD_ID, fingerprint, is_hub, locate, title, uploads, uploads_bytes
 from engine.data.values import Row
-from engine.home import uploads_folder
+from engine.system.home import uploads_folder
 
 __all__ = [
     "FORMATS",

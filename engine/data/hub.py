@@ -14,8 +14,8 @@ import orjson
 
 from engine import hub_answers
 from engine.data import sandbox, sources
-from engine.home import write_atomically
 from engine.plan import DataSource, Issue, PlanError
+from engine.system.home import write_atomically
 
 MOST_ROWS = 1_000_000  # that are fetched, in the order of the set; judgement: as many as are checked in half a minute
 MOST_BYTES = 4 * 2**30

@@ -20,8 +20,8 @@ import orjson
 
 from engine.data import coco, limits, pictures
 from engine.data.values import BadRow, keys_in
-from engine.faults import disk_is_full
 from engine.plan import Issue, PlanError
+from engine.system.errors import disk_is_full
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 COPY_BYTES = 2**20

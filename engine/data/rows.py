@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from engine import janitor
 from engine.data import hub, limits, scanning, sources
 from engine.data.formats import Recognition
 from engine.data.values import Row
 from engine.plan import DataSource, Issue, PlanError
+from engine.system import cache_files
 
 if TYPE_CHECKING:
     import datasets
@@ -38,7 +38,7 @@ def store_upload(file: object) -> DataSource:
             sources.remove_upload(target)
             raise PlanError(found.issues)
     finally:
-        janitor.forget(given)
+        cache_files.forget(given)
     return source
 
 

@@ -24,10 +24,10 @@ from typing import Any
 
 import psutil
 
-from engine import helper
-from engine.home import ASSETS
 from engine.plan import Issue, PlanError
-from engine.workers import environment
+from engine.system import helper
+from engine.system.home import ASSETS
+from engine.system.workers import environment
 
 log = logging.getLogger("fittingroom.data")
 

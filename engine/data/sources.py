@@ -21,12 +21,12 @@ from engine.data import limits, sandbox
 from engine.data.reading import SUFFIXES
 from engine.data.values import printable
 from engine.demos import DEMOS
-from engine.events import is_disk_full
-from engine.home import free_bytes, home, uploads_folder, write_atomically
-from engine.local_paths import LONGEST_PATH, is_file, local_path
 from engine.models import local_paths_allowed
 from engine.plan import DataSource, Issue, PlanError, nearest
-from engine.visitors import ELSEWHERE, MOST_UPLOAD_BYTES, is_demo
+from engine.system.events import is_disk_full
+from engine.system.home import free_bytes, home, uploads_folder, write_atomically
+from engine.system.local_paths import LONGEST_PATH, is_file, local_path
+from engine.system.visitors import ELSEWHERE, MOST_UPLOAD_BYTES, is_demo
 
 UPLOAD_ID = re.compile(r"^upload/(?:[0-9a-f]{32}|[0-9a-f]{16})$")  # the short ones are of an earlier version
 HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}$")  # huggingface_hub's rule for owner/name

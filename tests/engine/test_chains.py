@@ -11,11 +11,12 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import attach, build, chain_runs, chains, checks, data, events, forgetting, runs, series, workers
+from engine import attach, build, chain_runs, chains, checks, data, forgetting, runs, series
 from engine.chain_runs import ChainRun
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
 from engine.runs import Run
+from engine.system import events, workers
 from engine.train import make_trainer
 from tests.conftest import log_of
 from tests.engine import tiny

@@ -32,10 +32,10 @@ from engine.data import pictures
 from engine.data.values import BadRow
 from engine.demos import DEMOS
 from engine.detections import Boxes, found, mean_average_precision, overlap
-from engine.faults import explain
 from engine.plan import DataSource
 from engine.recipes import Setup
 from engine.recipes.detection import OBJECTS, detection_trainer, matched_loss
+from engine.system.errors import explain
 from engine.train import make_trainer
 from estimators.dryrun import make_fake
 

@@ -9,8 +9,8 @@ import signal
 import time
 from pathlib import Path
 
-from engine import events
-from engine.events import EventLog
+from engine.system import events
+from engine.system.events import EventLog
 
 
 def test_since_gives_only_what_is_new(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.faults import explain
+from engine.system.errors import explain
 
 
 @pytest.mark.parametrize(

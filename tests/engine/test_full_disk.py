@@ -19,7 +19,7 @@ STORY = """
 import json, sys
 from engine import events, runs
 from engine.demos import first_plan
-from engine.home import home
+from engine.system.home import home
 
 ballast = home() / "ballast"
 run = runs.start(first_plan().with_(max_steps=int(sys.argv[2]), eval_fraction=0.0))

@@ -10,8 +10,8 @@ import pytest
 from engine import hardware
 from engine.checks import check
 from engine.demos import first_plan
-from engine.home import home as home_folder
 from engine.plan import THIS_MACHINE, PlanError
+from engine.system.home import home as home_folder
 
 
 def test_this_machine_is_something() -> None:

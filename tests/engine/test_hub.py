@@ -32,7 +32,7 @@ SAID = {
 ASK = """
 import json, sys
 from engine import build, data
-from engine.faults import explain
+from engine.system.errors import explain
 from engine.plan import DataSource, Plan, PlanError
 
 def issue(work):

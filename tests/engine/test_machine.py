@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import hardware, machine
+from engine import hardware
+from engine.system import machine
 
 MIB = 2**20
 

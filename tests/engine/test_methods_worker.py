@@ -15,10 +15,11 @@ import pytest
 import torch
 import transformers
 
-from engine import build, events, train
-from engine.events import EventLog
+from engine import build, train
 from engine.methods import METHODS
 from engine.plan import DataSource, Plan
+from engine.system import events
+from engine.system.events import EventLog
 from tests import tiny_models
 from tests.engine import tiny
 

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import events, examples, merge
+from engine import examples, merge
 from engine.answer import Pair, reply_to
 from engine.data.pictures import Box
 from engine.demos import DEMOS
 from engine.objectives import OBJECTIVES
 from engine.plan import PlanError
+from engine.system import events
 from tests.conftest import log_of, run_to_its_end
 
 # Demo -> (most steps, what is left behind, a prompt for Try or None where an image is shown).

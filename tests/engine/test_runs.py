@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import events, merge, runs, series, workers
+from engine import merge, runs, series
 from engine.plan import Plan, PlanError
 from engine.runs import Run
+from engine.system import events, workers
 
 
 def wait_for(run: Run, kind: str, seconds: float = 90) -> None:

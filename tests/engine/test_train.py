@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from engine import events, runs
+from engine import runs
 from engine.answer import Pair, stream
 from engine.build import add_sft_loss, load_base, load_tokenizer, sft_loss
 from engine.data import as_trl
 from engine.demos import DEMOS, Demo, first_plan
 from engine.plan import DataSource, Plan
 from engine.runs import Run
+from engine.system import events
 from engine.train import load_rows, make_trainer
 from tests.conftest import log_of, run_to_its_end
 
@@ -145,7 +146,8 @@ def test_without_marks_in_the_template_the_last_answer_is_the_completion() -> No
 
 
 def test_a_folder_has_one_worker(tmp_path: Path) -> None:
-    from engine import train, workers
+    from engine import train
+    from engine.system import workers
 
     with workers.hold_lock(tmp_path, runs.LOCK_FILE):
         assert train.main(tmp_path) == 3

@@ -23,10 +23,10 @@ from engine import build, data, encode, lengths, objectives, xray
 from engine.build import load_processor
 from engine.data.values import BadRow, EmptyRow
 from engine.demos import DEMOS
-from engine.home import ASSETS
 from engine.plan import DataSource, Plan
 from engine.recipes import grids
 from engine.recipes.vision import answer_batch, images_of
+from engine.system.home import ASSETS
 from engine.train import make_trainer
 from estimators.dryrun import make_fake
 

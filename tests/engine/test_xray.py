@@ -14,9 +14,9 @@ import pytest
 from engine import alphabets, chat_templates, checks, cleaning, copies, data, encode, lengths, xray
 from engine.build import load_tokenizer
 from engine.demos import DEMOS, Demo, first_plan
-from engine.home import ASSETS
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan, PlanError
+from engine.system.home import ASSETS
 from engine.train import make_trainer
 from engine.xray import Finding, Look, XRay
 

@@ -10,8 +10,8 @@ import pytest
 
 from engine.demos import first_plan
 from engine.hardware import this_machine
-from engine.home import home as home_folder
 from engine.plan import Plan
+from engine.system.home import home as home_folder
 from estimators import measured
 from estimators.client import Estimator
 from estimators.measured import NO_CORRECTION, Measured

@@ -16,9 +16,10 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
-from engine import runs, visitors
+from engine import runs
 from engine.demos import first_plan
-from engine.home import visiting
+from engine.system import visitors
+from engine.system.home import visiting
 from tests.security.browsing import Watched, new_page
 from tests.security.served import Served, serve
 from ui.web.access import Mode

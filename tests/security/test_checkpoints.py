@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpoints, events, libraries, train
+from engine import checkpoints, libraries, train
 from engine.checkpoints import MANIFEST, TRAINER_FOLDER
 from engine.plan import Plan, PlanError
+from engine.system import events
 from tests.engine import tiny
 
 STEPS = 6

@@ -21,7 +21,7 @@ import pytest
 
 from engine import __main__ as engine_cli
 from engine import runs
-from engine.home import home
+from engine.system.home import home
 from estimators import __main__ as estimators_cli
 from tests.security import mutations
 

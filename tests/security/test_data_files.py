@@ -36,7 +36,7 @@ from engine.data.formats import FORMATS, NAMES, Recognition
 from engine.data.values import BadRow
 from engine.demos import DEMOS, first_plan
 from engine.plan import DataSource, PlanError
-from engine.workers import CODE_FOLDER
+from engine.system.workers import CODE_FOLDER
 from ui import data_tab, data_views
 
 MB = 2**20

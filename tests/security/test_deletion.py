@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from engine import chain_runs, compare, data, downloads, merge, runs, series, trash, workers
+from engine import chain_runs, compare, data, downloads, merge, runs, series, trash
 from engine.data import sources
 from engine.data.values import printable
-from engine.events import EventLog
 from engine.plan import DataSource, Plan, PlanError
+from engine.system import workers
+from engine.system.events import EventLog
 from ui import history_tab, train_tab, words
 from ui.curves import Curves
 

@@ -27,9 +27,10 @@ import psutil
 import pytest
 
 import ui
-from engine import chain_runs, compare, runs, visitors
-from engine import janitor as files
-from engine.home import visiting
+from engine import chain_runs, compare, runs
+from engine.system import cache_files as files
+from engine.system import visitors
+from engine.system.home import visiting
 from tests.security import strange
 from tests.security.doors import example, routes
 from tests.security.served import Served, call, call_tool, serve, upload

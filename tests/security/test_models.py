@@ -24,9 +24,9 @@ import pytest
 
 from engine import build, checks, hub_answers, joint, libraries, model_files, models, runs, train
 from engine.demos import first_plan
-from engine.home import ASSETS
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
+from engine.system.home import ASSETS
 from estimators import __main__ as estimators
 
 DEMO = ASSETS / "demo_model"

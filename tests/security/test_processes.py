@@ -20,10 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import answers, pipe, runs
+from engine import answers, runs
 from engine.answers import Answers
-from engine.pipe import HelperStopped, JsonProcess
 from engine.plan import Plan, PlanError
+from engine.system import json_process
+from engine.system.json_process import HelperStopped, JsonProcess
 from estimators import client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,7 +101,7 @@ def test_no_helper_outlives_the_server(
         app.send_signal(number)
         time.sleep(0.2)
     assert within(PATIENCE, lambda: app.poll() is not None), "the server ends"
-    assert within(SECONDS, lambda: processes_of(home, "engine.helper") == [])
+    assert within(SECONDS, lambda: processes_of(home, "engine.system.helper") == [])
     assert exit_code is None or app.returncode == exit_code
     assert app.stderr is not None
     assert "Traceback" not in app.stderr.read()
@@ -113,7 +114,7 @@ def test_ctrl_c_before_the_server_is_open_leaves_no_traceback_and_no_helper(home
     assert within(PATIENCE, lambda: processes_of(home, "estimators") != [])
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=PATIENCE) == 0
-    assert within(SECONDS, lambda: processes_of(home, "engine.helper") == [])
+    assert within(SECONDS, lambda: processes_of(home, "engine.system.helper") == [])
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
 
@@ -125,12 +126,12 @@ def test_a_crash_at_the_start_leaves_no_helper(home: Path) -> None:
     command = [sys.executable, "-c", script, "--port", str(free_port())]
     done = subprocess.run(command, cwd=ROOT, stderr=subprocess.PIPE, timeout=PATIENCE, check=False)
     assert done.returncode == 1
-    assert within(SECONDS, lambda: processes_of(home, "engine.helper") == [])
+    assert within(SECONDS, lambda: processes_of(home, "engine.system.helper") == [])
 
 
 OWNER = """
 import os, sys, threading, time
-from engine.pipe import JsonProcess
+from engine.system.json_process import JsonProcess
 helper = JsonProcess(*sys.argv[2:])
 threading.Thread(target=lambda: list(helper.ask({})), daemon=True).start()
 print("begun", flush=True)
@@ -144,13 +145,13 @@ time.sleep(600)
 @pytest.mark.parametrize("end", ["exit", "kill"])
 def test_a_helper_that_is_busy_in_c_code_ends_with_its_owner(home: Path, end: str) -> None:
     owner = subprocess.Popen([sys.executable, "-c", OWNER, end, *BACKTRACKING], cwd=ROOT, stdout=subprocess.PIPE)
-    assert within(PATIENCE, lambda: len(processes_of(home, "engine.helper")) == 1)
-    busy = processes_of(home, "engine.helper")[0]
+    assert within(PATIENCE, lambda: len(processes_of(home, "engine.system.helper")) == 1)
+    busy = processes_of(home, "engine.system.helper")[0]
     assert within(PATIENCE, lambda: busy.cpu_times().user > 1.0), "it is in the middle of the regular expression"
     if end == "kill":
         owner.kill()
     owner.wait(timeout=PATIENCE)
-    assert within(SECONDS, lambda: processes_of(home, "engine.helper") == [])
+    assert within(SECONDS, lambda: processes_of(home, "engine.system.helper") == [])
 
 
 def test_a_helper_outlives_the_thread_that_started_it(home: Path) -> None:
@@ -188,7 +189,7 @@ def test_runs_go_on_when_the_server_is_killed(home: Path, short_plan: Plan, tmp_
 @pytest.fixture
 def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Helpers that import nothing heavy need no time for it."""
-    monkeypatch.setattr(pipe, "START_SECONDS", 1.0)
+    monkeypatch.setattr(json_process, "START_SECONDS", 1.0)
 
 
 @pytest.mark.usefixtures("quick_start")

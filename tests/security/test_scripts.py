@@ -24,8 +24,8 @@ from playwright.sync_api import Browser, FilePayload
 from engine import merge, runs
 from engine.chains import Chain, Stage, to_dict
 from engine.demos import DEMOS, first_plan
-from engine.events import EventLog
 from engine.plan import DataSource
+from engine.system.events import EventLog
 from tests.security.browsing import Watched, missing, new_page
 from tests.security.payloads import HANDLERS, PAYLOADS
 from tests.security.served import Served, serve

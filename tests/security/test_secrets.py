@@ -23,11 +23,12 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import answer, artifacts, attach, build, downloads, events, faults, libraries, merge, redaction, runs, train
+from engine import answer, artifacts, attach, build, downloads, libraries, merge, runs, train
 from engine.demos import first_plan
-from engine.home import ASSETS
 from engine.plan import Plan
 from engine.runs import Run
+from engine.system import errors, events, redaction
+from engine.system.home import ASSETS
 from estimators import __main__ as estimators
 from tests.conftest import log_of
 from tests.engine import tiny
@@ -146,7 +147,7 @@ def test_a_token_of_somebody_else_is_taken_out_too() -> None:
     other = "hf_" + "aB3" * 12
     assert other not in redaction.redact(f"x {other}, y")
     assert "secretsecret" not in redaction.redact('{"Authorization": "Bearer secretsecret"}')
-    assert other not in faults.explain(RuntimeError(f"denied: {other}")).message
+    assert other not in errors.explain(RuntimeError(f"denied: {other}")).message
 
 
 @pytest.mark.parametrize("text", ["hf_hub_download", "the bearer of the ring", "TOKENIZERS_PARALLELISM=false", "hf_quantizer"])

@@ -20,9 +20,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import runs, workers
-from engine.home import home as data_folder
+from engine import runs
 from engine.plan import Plan
+from engine.system import workers
+from engine.system.home import home as data_folder
 from ui.web import switches
 from ui.web.switches import StartError
 

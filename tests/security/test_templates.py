@@ -18,11 +18,12 @@ import jinja2
 import psutil
 import pytest
 
-from engine import answer, build, encode, events, libraries, runs, template_sandbox, train, xray
+from engine import answer, build, encode, libraries, runs, template_sandbox, train, xray
 from engine.demos import first_plan
-from engine.home import ASSETS
 from engine.plan import DataSource, Plan, PlanError
 from engine.recipes import vision
+from engine.system import events
+from engine.system.home import ASSETS
 from estimators import tokens
 
 LOOP = "{% for a in range(300) %}{% for b in range(300) %}{% for c in range(300) %}{% for d in range(300) %}"

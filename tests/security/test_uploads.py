@@ -17,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
-from engine import data, janitor
+from engine import data
 from engine.data import limits, sources
-from engine.home import uploads_folder
 from engine.plan import DataSource, PlanError
+from engine.system import cache_files
+from engine.system.home import uploads_folder
 
 ROW = json.dumps({"text": "a"}) + "\n"
 
@@ -278,7 +279,7 @@ def test_what_was_broken_off_is_swept_and_what_is_under_way_stays(cache: Path) -
     old(half)
     under_way = cache / "tmp4567"
     under_way.write_bytes(b"x")
-    assert janitor.sweep(cache, older_than_seconds=3600) == 1500
+    assert cache_files.sweep(cache, older_than_seconds=3600) == 1500
     assert not aborted.exists()
     assert not half.exists()
     assert under_way.exists()
@@ -293,13 +294,13 @@ def test_a_sweep_follows_no_link_and_never_leaves_the_folder(tmp_path: Path, cac
     os.symlink(precious, cache / "file")
     for link in ("folder", "file"):
         old(cache / link)
-    janitor.sweep(cache, older_than_seconds=3600)
+    cache_files.sweep(cache, older_than_seconds=3600)
     assert precious.exists()
     assert list(cache.iterdir()) == []  # the links themselves are gone
     elsewhere = tmp_path / "elsewhere"
     os.symlink(outside, elsewhere)
-    assert janitor.sweep(elsewhere, older_than_seconds=0) == 0
-    assert janitor.sweep(tmp_path / "nowhere", older_than_seconds=0) == 0
+    assert cache_files.sweep(elsewhere, older_than_seconds=0) == 0
+    assert cache_files.sweep(tmp_path / "nowhere", older_than_seconds=0) == 0
     assert precious.exists()
 
 

@@ -17,13 +17,14 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import chain_runs, data, runs, visitors
+from engine import chain_runs, data, runs
 from engine.chains import Chain, Stage
 from engine.demos import first_plan
-from engine.home import home as home_folder
-from engine.home import visiting
 from engine.plan import DataSource, Plan, PlanError
 from engine.runs import Run
+from engine.system import visitors
+from engine.system.home import home as home_folder
+from engine.system.home import visiting
 from tests.security.served import Served, call, serve, upload
 from ui.web import janitor
 from ui.web.access import Mode

@@ -11,8 +11,8 @@ from engine import chain_runs, chains
 from engine.chain_runs import ChainRun
 from engine.chains import Progress
 from engine.demos import DEMO_CHAINS, DEMOS, first_plan
-from engine.events import EventLog
 from engine.plan import Issue, PlanError
+from engine.system.events import EventLog
 from estimators.chains import summed, whole
 from estimators.estimate import Estimate, Memory, Range
 from ui import chain_builder, chain_tab, charts, words

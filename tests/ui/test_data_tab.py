@@ -14,8 +14,8 @@ from engine import data, xray
 from engine.build import load_tokenizer
 from engine.cleaning import Cleaned
 from engine.demos import first_plan
-from engine.home import visiting
 from engine.plan import DataSource, Plan, PlanError
+from engine.system.home import visiting
 from engine.xray import Look, Piece, Strip
 from estimators.client import Estimator
 from ui import charts, data_tab, data_views, form

@@ -23,8 +23,8 @@ from urllib.parse import parse_qs, urlencode
 
 from starlette.requests import HTTPConnection
 
-from engine import visitors
-from engine.home import server_home
+from engine.system import visitors
+from engine.system.home import server_home
 
 TOKEN_VARIABLE = "FITTINGROOM_TOKEN"
 FEWEST_TOKEN_CHARACTERS = 16

@@ -24,8 +24,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from engine import visitors
-from engine.home import visiting
+from engine.system import visitors
+from engine.system.home import visiting
 from ui.web import headers, inputs, policy
 from ui.web.access import Access, Caller, Mode, token_in_query
 from ui.web.claims import Claims

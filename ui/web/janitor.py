@@ -10,9 +10,10 @@ import threading
 import time
 from pathlib import Path
 
-from engine import chain_runs, compare, janitor, runs, visitors, workers
-from engine.home import home, visiting, visitors_folder
+from engine import chain_runs, compare, runs
 from engine.plan import PlanError
+from engine.system import cache_files, visitors, workers
+from engine.system.home import home, visiting, visitors_folder
 
 log = logging.getLogger("fittingroom.server")
 SECONDS_BETWEEN_LOOKS = 1.0
@@ -33,7 +34,7 @@ def keep_house(stop: threading.Event, cache: Path) -> None:
             continue
         swept = time.monotonic()
         with contextlib.suppress(OSError):
-            janitor.sweep(cache, CACHE_SECONDS)
+            cache_files.sweep(cache, CACHE_SECONDS)
         for visitor in visitors.all_names():
             with contextlib.suppress(sqlite3.Error, OSError, PlanError):
                 if is_over(visitor):

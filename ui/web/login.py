@@ -7,7 +7,7 @@ import secrets
 
 from starlette.responses import HTMLResponse, Response
 
-from engine.home import ASSETS
+from engine.system.home import ASSETS
 
 _PAGE = """<!doctype html>
 <html lang="en">

@@ -21,8 +21,8 @@ import fastapi
 import filelock
 import uvicorn
 
-from engine import visitors
-from engine.home import home, server_home, write_atomically
+from engine.system import visitors
+from engine.system.home import home, server_home, write_atomically
 from ui.web import inputs, routes
 from ui.web.access import FEWEST_TOKEN_CHARACTERS, TOKEN_VARIABLE, Access, Mode, mode_here
 from ui.web.border import MAX_UPLOAD_BYTES, Border, Event, Events, Hosts

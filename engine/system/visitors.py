@@ -18,8 +18,8 @@ from pathlib import Path
 
 import filelock
 
-from engine.home import current_visitor, home, runs_folder, visiting, visitors_folder
 from engine.plan import Issue, Plan, PlanError
+from engine.system.home import current_visitor, home, runs_folder, visiting, visitors_folder
 
 DEMO_VARIABLE = "FITTINGROOM_DEMO"  # set by the server, so that the processes which it starts are bounded too
 NOBODY = "nobody"  # a caller without a browser session: may plan, and has no data

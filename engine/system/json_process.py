@@ -24,9 +24,9 @@ from typing import Any
 
 import psutil
 
-from engine import helper
-from engine.home import current_visitor, visiting
 from engine.plan import Issue, PlanError
+from engine.system import helper
+from engine.system.home import current_visitor, visiting
 
 START_SECONDS = 60.0  # more for the first answer of a process: importing torch, PEFT and TRL takes 5 to 20 s on two cores
 LOOK_SECONDS = 0.25  # between two looks at the process: its memory, its time, whether the reader is still there

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.redaction import redact
+from engine.system.redaction import redact
 
 EVENTS_FILE = "events.jsonl"
 ENDINGS = ("finished", "stopped", "failed")

@@ -1,7 +1,7 @@
 """Helper processes: they end when the process that started them ends, however that was, and stay within a memory limit.
 
     helper = start("estimators", "--jsonl", log=file)      in the process that needs it
-    python -m engine.helper LIFELINE MEMORY MODULE ...     what `start` runs; not for people
+    python -m engine.system.helper LIFELINE MEMORY MODULE ...     what `start` runs; not for people
 
 The starting process keeps the writing end of a pipe, the lifeline, and never writes. The kernel closes it when that process
 is gone, also after SIGKILL or `os._exit`; then the helper ends. A prctl(PR_SET_PDEATHSIG) would do the same on Linux, but
@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.home import PRIVATE_UMASK
-from engine.workers import CODE_FOLDER, environment
+from engine.system.home import PRIVATE_UMASK
+from engine.system.workers import CODE_FOLDER, environment
 
 NO_LIMIT = 0
 F_SETSIG = 10  # fcntl.h of Linux; Python's fcntl module lacks the name
@@ -62,7 +62,7 @@ def popen(module: str, *arguments: str, memory: int = NO_LIMIT, **settings: Any)
     reading, writing = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", "engine.helper", str(reading), str(memory), module, *arguments],
+            [sys.executable, "-m", "engine.system.helper", str(reading), str(memory), module, *arguments],
             cwd=CODE_FOLDER,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

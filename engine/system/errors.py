@@ -13,9 +13,9 @@ import re
 import sqlite3
 from collections.abc import Iterator
 
-from engine.events import is_disk_full
 from engine.plan import Issue, PlanError
-from engine.redaction import redact
+from engine.system.events import is_disk_full
+from engine.system.redaction import redact
 
 HUB_ID_HELP = "Check the spelling on https://huggingface.co/models, or choose a model of the catalogue."
 

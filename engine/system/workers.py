@@ -16,9 +16,9 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine.home import PRIVATE_UMASK, VISITOR_VARIABLE, current_visitor, write_atomically
+from engine.system.home import PRIVATE_UMASK, VISITOR_VARIABLE, current_visitor, write_atomically
 
-CODE_FOLDER = Path(__file__).resolve().parent.parent
+CODE_FOLDER = Path(__file__).resolve().parents[2]
 
 # How long an idle OpenMP thread of torch spins before it sleeps. With libgomp's default, a worker whose core is shared
 # with anything else (a browser that draws its curves) waits out whole time slices at every barrier; this value is as

@@ -30,7 +30,7 @@ from pathlib import Path
 import platformdirs
 
 PRIVATE_UMASK = 0o077
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 
 
 # The visitor of a public demo for whom the running code works: set for each request of the server, and in the environment
