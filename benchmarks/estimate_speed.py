@@ -22,7 +22,7 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from engine import models
+from engine.catalog import models
 from engine.plan import Plan
 from engine.system.json_process import JsonProcess
 from estimators.limits import LIMITED

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from engine.catalog.models import catalogue
 from engine.methods import METHODS
-from engine.models import catalogue
 from engine.plan import Plan
 from estimators.estimate import Estimate
 

@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.accuracy import read_points  # noqa: E402 - found through the line above
 from benchmarks.families import FAMILIES  # noqa: E402
-from engine import hardware  # noqa: E402
+from engine.catalog import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
 from estimators import clock, communication, replay, sharding  # noqa: E402
 from estimators.clock import Calibration  # noqa: E402

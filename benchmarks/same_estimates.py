@@ -24,10 +24,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import hardware, models  # noqa: E402
+from engine.catalog import hardware, models  # noqa: E402
+from engine.catalog.shardings import SHARDINGS  # noqa: E402
 from engine.methods import METHODS  # noqa: E402
 from engine.objectives import OBJECTIVES  # noqa: E402
-from engine.parallel import SHARDINGS  # noqa: E402
 from engine.plan import Plan  # noqa: E402
 
 SMALL, LARGE = "Qwen/Qwen2.5-0.5B", "meta-llama/Llama-3.1-8B"

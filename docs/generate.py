@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from engine.catalog.tasks import TASKS
 from engine.data.formats import FORMATS, NAMES, SHAPES
 from engine.demos import DEMOS
 from engine.methods import LEFT_OUT, METHODS, NOT_OFFERED, Method
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS
 from engine.rewards import REWARDS
-from engine.tasks import TASKS
 from ui.web.policy import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent

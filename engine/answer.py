@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import attach, build, libraries, runs
+from engine.catalog.tasks import TASKS, Task
 from engine.objectives import task_of
 from engine.plan import Issue, PlanError
 from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.json_process import asked_by
-from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

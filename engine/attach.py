@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine import patterns, shapes
+from engine.catalog.tasks import TASKS, Task
 from engine.peft_options import MEANT_FOR_PEFT_ITSELF, declared
 from engine.plan import Issue, PlanError
-from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     import torch

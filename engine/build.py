@@ -12,20 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import (
-    chat_templates,
-    checkpoints,
-    checks,
-    data,
-    hub_answers,
-    libraries,
-    model_files,
-    model_sizes,
-    models,
-    optimizers,
-    packed,
-    template_sandbox,
-)
+from engine import checkpoints, checks, data, libraries, optimizers, template_sandbox
+from engine.catalog import chat_templates, hub_lookups, model_files, model_sizes, models, prequantized
 from engine.data.values import classes_in
 from engine.methods import METHODS, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, task_of
@@ -113,12 +101,14 @@ def laid_to_step(plan: Plan) -> contextlib.AbstractContextManager[None]:
 
 def _refuse_packed(plan: Plan, config: PretrainedConfig, device: str) -> None:
     """What `checks` says of checkpoints that come in few bits, said of all; to load one takes its library."""
-    stored = packed.of_config(config)
-    issues = packed.check(plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=checks.quantization(plan))
+    stored = prequantized.of_config(config)
+    issues = prequantized.check(
+        plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=checks.quantization(plan)
+    )
     if issues:
         raise PlanError(issues)
     if device != "meta":
-        packed.require(config)
+        prequantized.require(config)
 
 
 def _refuse_unfit(plan: Plan, base: torch.nn.Module) -> None:
@@ -265,7 +255,7 @@ def _ask_whether_the_hub_is_there(model_id: str) -> None:
 
     if constants.HF_HUB_OFFLINE or isinstance(try_to_load_from_cache(model_id, "config.json"), str):
         return
-    hub_answers.refuse_if_refused("models", model_id, field="model")
+    hub_lookups.refuse_if_refused("models", model_id, field="model")
 
 
 def _refuse_code_in_cache(model_id: str) -> None:
@@ -426,9 +416,9 @@ def _quantize_shapes(model: PreTrainedModel, plan: Plan) -> None:
     from transformers.quantizers.base import HfQuantizer
 
     settings = quantization_config(plan)
-    stored = packed.of_config(model.config)
+    stored = prequantized.of_config(model.config)
     if stored is not None:
-        packed.replace_linear_layers(model, stored)
+        prequantized.replace_linear_layers(model, stored)
     if settings is None:
         return
     aside = HfQuantizer.get_modules_to_not_convert(model, settings.llm_int8_skip_modules, model._keep_in_fp32_modules)

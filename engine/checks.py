@@ -12,23 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import (
-    data,
-    forms,
-    hardware,
-    json_input,
-    lengths,
-    model_sizes,
-    models,
-    objectives,
-    optimizers,
-    packed,
-    parallel,
-    patterns,
-    peft_options,
-    rewards,
-)
+from engine import data, forms, json_input, lengths, objectives, optimizers, patterns, peft_options, rewards
 from engine.attach import MOVES_WEIGHTS
+from engine.catalog import hardware, model_sizes, models, prequantized, shardings
 from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective
@@ -57,7 +43,7 @@ def check(plan: Plan) -> list[Issue]:
         *_check_packed(plan),
         *_check_sizes(plan),
         *_check_device(plan),
-        *parallel.check(plan, quantization(plan)),
+        *shardings.check(plan, quantization(plan)),
     ]
     return issues + _own_gpu_warnings()
 
@@ -94,7 +80,7 @@ def check_start(plan: Plan) -> list[Issue]:
     for source in plan.datasets:
         issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
     issues += lengths.check_shapes(plan) or lengths.check_rows(plan) or lengths.check(plan)
-    issues += packed.missing(packed.of_config(models.find(plan.model).config))
+    issues += prequantized.missing(prequantized.of_config(models.find(plan.model).config))
     return issues + _check_runs_here(plan) + _check_disk(plan)
 
 
@@ -225,8 +211,8 @@ def _check_fit(plan: Plan) -> list[Issue]:
 
 def _check_packed(plan: Plan) -> list[Issue]:
     """A checkpoint whose weights come in few bits already, as far as its config is known."""
-    stored = packed.of_config(models.find(plan.model).config)
-    return packed.check(plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=quantization(plan))
+    stored = prequantized.of_config(models.find(plan.model).config)
+    return prequantized.check(plan, stored, goes_with_method=METHODS[plan.method].packed, quantization=quantization(plan))
 
 
 def _check_options(options: Mapping[str, Any], method: Method | Objective) -> list[Issue]:
@@ -414,7 +400,7 @@ def _own_gpu_warnings() -> list[Issue]:
 
 def _check_runs_here(plan: Plan) -> list[Issue]:
     """A run starts on this machine and with this program's trainer; what others have can only be planned for."""
-    if parallel.world(plan) > 1 or plan.offload != "none":
+    if shardings.world(plan) > 1 or plan.offload != "none":
         return [
             Issue(
                 field="sharding",

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from engine import alphabets, chat_templates, copies, data, encode, lengths
+from engine import alphabets, copies, data, encode, lengths
+from engine.catalog import chat_templates
 from engine.data import Row, reading, scanning, sources
 from engine.data.formats import Recognition
 from engine.data.values import BadRow

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine.hardware import recommended_precision, this_machine
+from engine.catalog.hardware import recommended_precision, this_machine
 from engine.plan import DataSource, Plan
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import chat_templates, data, encode, models, splits, template_sandbox
+from engine import data, encode, splits, template_sandbox
+from engine.catalog import chat_templates, models
 from engine.data import Row
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, attach, build, checks, data, libraries, packed, runs, splits
+from engine import answer, artifacts, attach, build, checks, data, libraries, runs, splits
+from engine.catalog import prequantized
+from engine.catalog.models import find
 from engine.methods import METHODS
-from engine.models import find
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run
@@ -64,7 +65,7 @@ def start(run_id: str) -> None:
     method = METHODS[runs.plan_of(run.folder).method]
     if not method.mergeable:
         raise _wrong(f"{method.label} cannot be added to the weights.", "Take the adapter: it works with its base model.")
-    stored = packed.of_config(find(runs.plan_of(run.folder).model).config)
+    stored = prequantized.of_config(find(runs.plan_of(run.folder).model).config)
     if stored is not None:
         message = f"an adapter cannot be added to weights that are stored in {stored.label}."
         raise _wrong(message, "Take the adapter: it works with its base model.")

@@ -12,10 +12,10 @@ import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from engine.catalog.tasks import TASKS, Task
 from engine.methods import Option
 from engine.plan import Knob, Plan
 from engine.rewards import REWARDS
-from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe

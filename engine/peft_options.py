@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine import forms, models
+from engine import forms
+from engine.catalog import models
 from engine.issues import Issue, PlanError
 from engine.plan import Knob
 from engine.system.home import ASSETS

@@ -397,7 +397,7 @@ def default_max_length(model: Any) -> int:
     Args:
         model: a plan's model, which may be wrong: `engine.checks` says so.
     """
-    from engine import models  # it reads plans' models, so it imports this module
+    from engine.catalog import models  # it reads plans' models, so it imports this module
 
     usual = Plan.max_length
     try:

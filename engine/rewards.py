@@ -14,8 +14,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.catalog.models import local_paths_allowed
 from engine.issues import Issue, PlanError, quoted
-from engine.models import local_paths_allowed
 from engine.plan import nearest
 from engine.system.local_paths import is_file, local_path
 

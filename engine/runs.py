@@ -26,8 +26,8 @@ from pathlib import Path
 import psutil
 
 from engine import checkpoints, checks, data
+from engine.catalog.models import find
 from engine.methods import METHODS
-from engine.models import find
 from engine.plan import Issue, Plan, PlanError
 from engine.system import events, visitors, workers
 from engine.system.home import home, runs_folder, write_atomically

@@ -26,8 +26,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engine.chat_templates import TEMPLATES
-from engine.model_files import LARGEST_TEMPLATE
+from engine.catalog.chat_templates import TEMPLATES
+from engine.catalog.model_files import LARGEST_TEMPLATE
 from engine.plan import Issue, PlanError
 from engine.system import helper, redaction
 from engine.system.home import ASSETS

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from engine.catalog.tasks import Task
 from engine.data.pictures import Box
 from engine.plan import Issue, PlanError
-from engine.tasks import Task
 
 SHOWN_CLASSES = 3
 SURE = 0.5  # a box of which a detector is less sure is not shown (judgement)

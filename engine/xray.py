@@ -18,7 +18,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine import alphabets, build, chat_templates, copies, data, encode, lengths, models
+from engine import alphabets, build, copies, data, encode, lengths
+from engine.catalog import chat_templates, models
 from engine.data import Row
 from engine.data.pictures import Picture, picture
 from engine.data.values import BadRow, classes_in

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from engine.hardware import Gpu
+from engine.catalog.hardware import Gpu
 from engine.system.home import ASSETS
 from estimators.trace import Work
 

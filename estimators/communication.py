@@ -11,8 +11,8 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from engine import hardware, parallel
-from engine.parallel import SHARDINGS
+from engine.catalog import hardware, shardings
+from engine.catalog.shardings import SHARDINGS
 from engine.plan import Plan
 from estimators import replay, sharding
 from estimators.estimate import Estimate, Range
@@ -61,7 +61,7 @@ def traffic(plan: Plan, state: sharding.States) -> Traffic:
     (https://github.com/NVIDIA/nccl-tests/blob/master/doc/PERFORMANCE.md). Sharded weights are gathered for each forward
     and each backward pass; sharded gradients are reduced after each backward pass, FSDP's after the last one of a step.
     """
-    n, passes = parallel.world(plan), plan.gradient_accumulation_steps
+    n, passes = shardings.world(plan), plan.gradient_accumulation_steps
     part = (n - 1) / n
     kept = sharding.kept_bytes(plan, SHARDINGS[plan.sharding], state)
     gathered = kept["weights"] * sharding.computed_share(plan, state)
@@ -100,7 +100,7 @@ def waiting(plan: Plan, state: sharding.States, arithmetic: float) -> Range:
     """Seconds that a step of `arithmetic` seconds waits for communication and for the processor's part."""
     found = traffic(plan, state)
     nominal, share = link(hardware.find_gpu(plan.gpu))
-    processor = found.to_host / HOST_BYTES_PER_SECOND + found.cpu_params * parallel.world(plan) * CPU_ADAM_BYTES / (
+    processor = found.to_host / HOST_BYTES_PER_SECOND + found.cpu_params * shardings.world(plan) * CPU_ADAM_BYTES / (
         CPU_MEMORY_BYTES_PER_SECOND
     )
     wait = Range(
@@ -136,7 +136,7 @@ def applied(plan: Plan, found: Estimate, state: sharding.States) -> Estimate:
     """
     if not sharding.wanted(plan):
         return found
-    n = parallel.world(plan)
+    n = shardings.world(plan)
     here = sharding.split(plan, state)
     phases = {
         **found.phases,

@@ -19,7 +19,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
-from engine import build, checks, models
+from engine import build, checks
+from engine.catalog import models
 from engine.methods import METHODS
 from engine.objectives import recipe, task_of
 from engine.plan import Plan

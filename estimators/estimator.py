@@ -12,7 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
-from engine import checks, hardware, parallel
+from engine import checks
+from engine.catalog import hardware, shardings
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
 from estimators import accumulation, clock, communication, dryrun, measured, overhead, phases, replay, sharding, tokens
@@ -131,7 +132,7 @@ def _mean_shape(plan: Plan, rows: tokens.Lengths) -> Shape:
     """The mean batch, padded to its longest row. Of several GPUs, all wait for the one with the longest."""
     if packs(plan):
         return Shape(batch=plan.per_device_train_batch_size, length=plan.max_length)
-    together = plan.per_device_train_batch_size * parallel.world(plan)
+    together = plan.per_device_train_batch_size * shardings.world(plan)
     length = max(1, round(tokens.mean_padded_length(rows.train, together)))
     return Shape(batch=plan.per_device_train_batch_size, length=length)
 

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from engine import checks, hardware, parallel
+from engine import checks
+from engine.catalog import hardware, shardings
 from engine.methods import METHODS, option_values
 from engine.objectives import packs
 from engine.plan import THIS_MACHINE, Plan, PlanError
@@ -240,11 +241,11 @@ def _more_gpus(plan: Plan) -> Iterator[Candidate]:
     """Two, four or eight of the same GPU, each with its share of everything."""
     gpu = hardware.find_gpu(plan.gpu)
     most = gpu.count if plan.gpu == THIS_MACHINE else max(MORE_GPUS)
-    if "weights" in parallel.SHARDINGS[plan.sharding].splits and plan.offload == "none":
+    if "weights" in shardings.SHARDINGS[plan.sharding].splits and plan.offload == "none":
         yield Candidate(label="Offload to the computer's memory", changes={"offload": "all"}, note="needs that memory")
     for number in MORE_GPUS:
         changed = plan.with_(num_gpus=number, sharding="fsdp")
-        allowed = not any(issue.severity == "error" for issue in parallel.check(changed, checks.quantization(plan)))
+        allowed = not any(issue.severity == "error" for issue in shardings.check(changed, checks.quantization(plan)))
         if plan.num_gpus < number <= most and allowed:
             changes = {"num_gpus": number, "sharding": "fsdp"}
             yield Candidate(label=f"{number} of them with FSDP", changes=changes, note=f"{number} × {gpu.name}")

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import models, splits
+from engine import splits
+from engine.catalog import models
 from engine.plan import FIELDS, Plan
 from estimators.estimate import Estimate
 

@@ -11,7 +11,7 @@ import json
 import math
 from typing import Any
 
-from engine.hardware import Gpu
+from engine.catalog.hardware import Gpu
 from engine.system.home import ASSETS
 
 FILE = ASSETS / "calibration" / "overhead.json"

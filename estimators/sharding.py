@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from engine import checks, parallel
-from engine.parallel import SHARDINGS, Sharding
+from engine import checks
+from engine.catalog import shardings
+from engine.catalog.shardings import SHARDINGS, Sharding
 from engine.plan import Plan
 from estimators import overhead, replay, wrapping
 
@@ -141,7 +142,7 @@ def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int], int]:
 
 def wanted(plan: Plan) -> bool:
     """Whether a plan's estimate differs from that of one GPU."""
-    return parallel.world(plan) > 1 or plan.offload != "none"
+    return shardings.world(plan) > 1 or plan.offload != "none"
 
 
 def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
@@ -150,7 +151,7 @@ def on_each_gpu(plan: Plan, step: Step, state: States) -> Step:
     What FSDP gathers and reduces comes from streams of its own, in memory that nothing else uses (`Split.other_pools`), and
     its shards are those of `Split.loading`.
     """
-    row, n = SHARDINGS[plan.sharding], parallel.world(plan)
+    row, n = SHARDINGS[plan.sharding], shardings.world(plan)
     kept = kept_bytes(plan, row, state)
     share = _share_of_one(row, n)
     share["optimizer"] *= kept["optimizer"] / state.optimizer if state.optimizer else 1.0
@@ -176,7 +177,7 @@ def _shared(step: Step, share: tuple[tuple[str, float], ...]) -> Step:
 
 def split(plan: Plan, state: States) -> Split:
     """What one GPU holds at its highest moment, and the computer for all of them."""
-    row, n = SHARDINGS[plan.sharding], parallel.world(plan)
+    row, n = SHARDINGS[plan.sharding], shardings.world(plan)
     kept = kept_bytes(plan, row, state)
     share = _share_of_one(row, n)
     here = {part: size * share[part] for part, size in kept.items()}
@@ -312,7 +313,7 @@ def _other_pools(plan: Plan, row: Sharding, state: States, added: Mapping[str, f
     if row.key != "fsdp":
         return sum(added.values())
     whole = state.trainable_params * gathered_bytes(plan)
-    largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, parallel.world(plan))
+    largest_copy = max(0, state.outside_layers - state.largest_layer) * _copied_share(plan, shardings.world(plan))
     return sum(added.values()) + (whole if gradients_whole(plan) else gradients) + largest_copy
 
 

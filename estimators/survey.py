@@ -9,7 +9,8 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
-from engine import data, hardware
+from engine import data
+from engine.catalog import hardware
 from engine.compare import with_method
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan, PlanError

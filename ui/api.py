@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 
-from engine import checks, json_input, models
+from engine import checks, json_input
+from engine.catalog import models
 from engine.issues import Issue, PlanError, quoted
 from engine.plan import Plan
 from estimators.limits import LIMITED

@@ -18,7 +18,8 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import build, data, hardware, models
+from engine import build, data
+from engine.catalog import hardware, models
 from engine.demos import DEMOS, PROBE, first_plan
 from engine.methods import METHODS, Method, Option
 from engine.objectives import OBJECTIVES, Objective

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checks, data, hardware, lengths, models, runs, splits
+from engine import checks, data, lengths, runs, splits
+from engine.catalog import hardware, models
 from engine.data import sources
 from engine.demos import DEMOS
 from engine.methods import METHODS

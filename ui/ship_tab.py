@@ -10,10 +10,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine import downloads, merge, runs
+from engine.catalog.models import DEMO_MODEL
 from engine.downloads import Artifact
 from engine.merge import MergeStatus
 from engine.methods import METHODS
-from engine.models import DEMO_MODEL
 from engine.plan import Issue, PlanError
 from engine.runs import Run
 from ui import markup, run_picker, words

@@ -9,8 +9,8 @@ import html
 from collections.abc import Callable
 from datetime import datetime
 
+from engine.catalog.models import find
 from engine.methods import METHODS
-from engine.models import find
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, Issue, Knob, Plan, PlanError
 from engine.system.formatting import UNKNOWN, count, duration, figure, money, share, size, whole

@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 
-from engine import hub_answers
+from engine.catalog import hub_lookups
 from engine.data import sandbox, sources
 from engine.plan import DataSource, Issue, PlanError
 from engine.system.home import write_atomically
@@ -54,7 +54,7 @@ def _title(source: DataSource) -> str:
 
 def _refuse_if_refused(source: DataSource) -> None:
     try:
-        hub_answers.refuse_if_refused("datasets", source.path.strip(), field="datasets", named=source.path.strip())
+        hub_lookups.refuse_if_refused("datasets", source.path.strip(), field="datasets", named=source.path.strip())
     except ConnectionError:
         message = "is on the hub, and the hub cannot be reached."
         raise PlanError([_issue(source, message, "Check the network, or upload the file.")]) from None
@@ -85,12 +85,12 @@ def _explained(source: DataSource, error: Exception) -> Issue:
     text, names = str(error), re.search(r"\['.*'\]", str(error))
     known = f": it has {names[0][1:-1].replace(chr(39), '')}" if names else ""
     if "GatedRepoError" in kinds or "gated" in text:  # asked first: it subclasses RepositoryNotFoundError
-        return _issue(source, *hub_answers.GATED)
+        return _issue(source, *hub_lookups.GATED)
     if {"RepositoryNotFoundError", "DatasetNotFoundError"} & kinds:
-        message, fix = hub_answers.ABSENT
-        return _issue(source, message, fix.format(pages=hub_answers.PAGES["datasets"]))
+        message, fix = hub_lookups.ABSENT
+        return _issue(source, message, fix.format(pages=hub_lookups.PAGES["datasets"]))
     if {"LocalEntryNotFoundError", "FileNotFoundError"} & kinds:  # its words name a folder of this computer
-        return _issue(source, *hub_answers.BROKEN)
+        return _issue(source, *hub_lookups.BROKEN)
     if "scripts are no longer supported" in text:
         return _issue(source, "uses a loading script, which is never run here.", "Choose a set that is made of data files.")
     if "Config name" in text or "BuilderConfig" in text:

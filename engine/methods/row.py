@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine import attach
+from engine.catalog.tasks import TASKS, Task
 from engine.peft_options import Option
 from engine.plan import Knob
-from engine.tasks import TASKS, Task
 
 if TYPE_CHECKING:
     import torch

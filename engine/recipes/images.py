@@ -9,7 +9,8 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from engine import data, models
+from engine import data
+from engine.catalog import models
 from engine.data.pictures import size_of
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan

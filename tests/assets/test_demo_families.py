@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import checks, data, models
+from engine import checks, data
+from engine.catalog import models
 from engine.demos import DEMOS, Demo
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from engine import build, chat_templates, encode, lengths, train
-from engine.chat_templates import OWN, TEMPLATES
+from engine import build, encode, lengths, train
+from engine.catalog import chat_templates
+from engine.catalog.chat_templates import OWN, TEMPLATES
 from engine.plan import FIELDS, DataSource
 from tests.engine import tiny
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import checks, hardware
+from engine import checks
+from engine.catalog import hardware
 from engine.checks import check, check_start
 from engine.demos import first_plan
 from engine.plan import FIELDS, DataSource, Plan

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from assets import build_config_fields
-from engine import config_fields
-from engine.models import catalogue
+from engine.catalog import config_fields
+from engine.catalog.models import catalogue
 
 
 def test_the_types_are_those_of_the_installed_transformers() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.checks import check
 from engine.demos import first_plan
 from engine.plan import THIS_MACHINE, PlanError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.system import machine
 
 MIB = 2**20

@@ -13,10 +13,10 @@ import torch
 
 from assets import build_method_options
 from engine import attach, checks
+from engine.catalog.tasks import Task
 from engine.methods import LEFT_OUT, METHODS, Method, unfit
 from engine.peft_options import declared
 from engine.plan import Plan
-from engine.tasks import Task
 from tests import tiny_models
 
 STEPS = 5

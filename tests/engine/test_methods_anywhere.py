@@ -13,11 +13,11 @@ import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from engine import attach, build, checks
+from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
 from engine.methods.row import PASTLESS_TYPES, TIED_TYPES
 from engine.objectives import OBJECTIVES, recipe
 from engine.plan import Plan, PlanError
-from engine.tasks import TASKS
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("quiet")

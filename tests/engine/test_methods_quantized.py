@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from engine import attach, build, merge
+from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
 from engine.plan import Plan
-from engine.tasks import TASKS
 from tests import tiny_models
 
 PAIRS = [(key, kind) for key, row in METHODS.items() for kind in row.quantizations if kind in ("int8", "nf4")]

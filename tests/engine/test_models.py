@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import models
+from engine.catalog import models
 from engine.plan import PlanError
 
 

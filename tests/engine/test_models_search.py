@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine import models
-from engine.models import catalogue
+from engine.catalog import models
+from engine.catalog.models import catalogue
 
 
 def ids(*arguments: str, **more: object) -> list[str]:

@@ -11,13 +11,14 @@ import peft
 import pytest
 import transformers
 
-from engine import checks, models, objectives, rewards
+from engine import checks, objectives, rewards
+from engine.catalog import models
+from engine.catalog.tasks import TASKS
 from engine.data import SHAPES
 from engine.demos import first_plan
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
 from engine.recipes import Recipe
-from engine.tasks import TASKS
 
 # Options that are this program's own: what the trainers take as arguments, or what our recipes compute.
 OWN = {

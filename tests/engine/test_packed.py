@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine import build, checks, packed
+from engine import build, checks
+from engine.catalog import prequantized
 from engine.plan import DataSource, Plan, PlanError
 from estimators.dryrun import Shape, dry_run
 from tests.engine import tiny
@@ -70,7 +71,7 @@ def test_without_its_library_a_start_names_the_line_that_installs_it(kind: str, 
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"quantization_config": STORED[kind]}), encoding="utf-8")
     plan = Plan(model=str(folder), max_length=48, datasets=(DataSource(path="demo/pirate"),))
-    if packed.missing(packed.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))) == []:
+    if prequantized.missing(prequantized.of_config(json.loads((folder / "config.json").read_text(encoding="utf-8")))) == []:
         pytest.skip("the library is installed here")
     assert install in " ".join(issue.sentence() for issue in checks.check_start(plan))
     with pytest.raises(PlanError, match=install):
@@ -78,6 +79,6 @@ def test_without_its_library_a_start_names_the_line_that_installs_it(kind: str, 
 
 
 def test_other_configs_are_left_alone() -> None:
-    assert packed.of_config(None) is None
-    assert packed.of_config(LLAMA) is None
-    assert packed.of_config({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}) is None
+    assert prequantized.of_config(None) is None
+    assert prequantized.of_config(LLAMA) is None
+    assert prequantized.of_config({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}) is None

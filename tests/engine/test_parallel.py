@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine import checks, parallel
+from engine import checks
+from engine.catalog import shardings
 from engine.demos import first_plan
 from engine.plan import FIELDS, Plan
 
@@ -16,14 +17,14 @@ def fields_of(plan: Plan, severity: str) -> set[str]:
 
 
 def test_the_rows_are_the_choices_of_the_form() -> None:
-    assert tuple(parallel.SHARDINGS) == FIELDS["sharding"].choices
-    assert {choice for row in parallel.SHARDINGS.values() for choice in row.offloads} == set(FIELDS["offload"].choices)
+    assert tuple(shardings.SHARDINGS) == FIELDS["sharding"].choices
+    assert {choice for row in shardings.SHARDINGS.values() for choice in row.offloads} == set(FIELDS["offload"].choices)
 
 
-@pytest.mark.parametrize("key", [key for key in parallel.SHARDINGS if key != "none"])
+@pytest.mark.parametrize("key", [key for key in shardings.SHARDINGS if key != "none"])
 def test_each_way_goes_with_the_plain_plan(key: str) -> None:
     assert checks.check(PLAN.with_(sharding=key)) == []
-    assert parallel.world(PLAN.with_(sharding=key)) == 2
+    assert shardings.world(PLAN.with_(sharding=key)) == 2
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def test_quantised_weights_that_can_be_used_are(changes: dict) -> None:
 def test_gpus_without_work_are_a_warning() -> None:
     assert fields_of(PLAN.with_(sharding="none"), "warning") == {"sharding"}
     assert fields_of(PLAN.with_(sharding="fsdp", num_gpus=1), "warning") == {"num_gpus"}
-    assert parallel.world(PLAN.with_(sharding="none")) == 1
+    assert shardings.world(PLAN.with_(sharding="none")) == 1
 
 
 def test_a_run_here_uses_one_gpu() -> None:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from engine import alphabets, chat_templates, checks, cleaning, copies, data, encode, lengths, xray
+from engine import alphabets, checks, cleaning, copies, data, encode, lengths, xray
 from engine.build import load_tokenizer
+from engine.catalog import chat_templates
 from engine.demos import DEMOS, Demo, first_plan
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan, PlanError

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from engine import checks, model_sizes
-from engine.models import catalogue
+from engine import checks
+from engine.catalog import model_sizes
+from engine.catalog.models import catalogue
 from engine.plan import Plan
 from estimators.__main__ import answer
 from estimators.estimator import estimate

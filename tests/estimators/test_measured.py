@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.catalog.hardware import this_machine
 from engine.demos import first_plan
-from engine.hardware import this_machine
 from engine.plan import Plan
 from engine.system.home import home as home_folder
 from estimators import measured

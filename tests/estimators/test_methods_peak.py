@@ -9,10 +9,10 @@ import pytest
 from transformers import Trainer
 
 from engine import build
+from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
 from engine.objectives import OBJECTIVES, recipe
 from engine.plan import Plan
-from engine.tasks import TASKS
 from estimators import replay
 from estimators.dryrun import Shape, dry_run
 from estimators.trace import Recorder

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.plan import Plan
 from estimators import communication, overhead, sharding
 from estimators.dryrun import Shape, dry_run

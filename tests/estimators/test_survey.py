@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from engine import models
+from engine.catalog import models
 from tests.security.served import Served, call_tool, serve
 from ui.web import server
 from ui.web.access import MOST_FAILURES, Access, Mode

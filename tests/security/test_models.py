@@ -22,7 +22,8 @@ from typing import Any
 
 import pytest
 
-from engine import build, checks, hub_answers, joint, libraries, model_files, models, runs, train
+from engine import build, checks, joint, libraries, runs, train
+from engine.catalog import hub_lookups, model_files, models
 from engine.demos import first_plan
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
@@ -392,7 +393,7 @@ def asked(answer: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     try:
-        hub_answers.refuse_if_refused("models", "somebody/pickled", field="model")
+        hub_lookups.refuse_if_refused("models", "somebody/pickled", field="model")
     finally:
         server.shutdown()
 
@@ -409,8 +410,8 @@ def test_a_hub_that_lists_no_files_is_believed_for_now(answer: bytes, monkeypatc
 
 def test_an_endless_answer_of_the_hub_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
     tracemalloc.start()
-    asked(b"x" * (5 * hub_answers.LARGEST_LISTING), monkeypatch)
-    assert tracemalloc.get_traced_memory()[1] < 8 * hub_answers.LARGEST_LISTING  # the stub's own answer is among it
+    asked(b"x" * (5 * hub_lookups.LARGEST_LISTING), monkeypatch)
+    assert tracemalloc.get_traced_memory()[1] < 8 * hub_lookups.LARGEST_LISTING  # the stub's own answer is among it
     tracemalloc.stop()
 
 

@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
-from engine import checks, json_input, models, patterns
+from engine import checks, json_input, patterns
+from engine.catalog import models
 from engine.issues import MOST_FIELD, MOST_MESSAGE, Issue
 from engine.methods import METHODS
 from engine.plan import MOST_DATASETS, DataSource, Plan, PlanError

@@ -17,7 +17,7 @@ from gradio_client.exceptions import AppError
 from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import config_fields, json_input, model_files, model_sizes
+from engine import json_input
+from engine.catalog import config_fields, model_files, model_sizes
 from engine.issues import Issue, PlanError, quoted
 from engine.plan import nearest
 from engine.system import formatting, redaction

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from engine import hardware
+from engine.catalog import hardware
 from engine.plan import Issue, Plan
 
 SOME_SHARDING = "ddp"  # what is proposed where a plan has several GPUs and no way to use them
