@@ -61,7 +61,7 @@ def _kind(hint: Any) -> tuple[str, list[str]]:
 
 
 def form_of(hint: Any) -> Any:
-    """A type annotation as a form of `engine/forms.py`: a nested config with all of its fields, too."""
+    """A type annotation as a form of `engine/adapters/option_forms.py`: a nested config with all of its fields, too."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if len(_union(hint)) > 1:
         forms = [form_of(part) for part in _union(hint)]
@@ -108,7 +108,7 @@ def all_options() -> dict[str, list[dict[str, Any]]]:
     """Every config that PEFT has, and this program's own, by its `peft_type` in lower case."""
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 
-    import engine.tuners  # noqa: F401
+    import engine.adapters.tuners  # noqa: F401
 
     return {kind.value.lower(): options_of(config) for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
 

@@ -18,7 +18,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import attach, build, libraries, runs
+from engine import build, libraries, runs
+from engine.adapters import attach
 from engine.catalog.tasks import TASKS, Task
 from engine.objectives import task_of
 from engine.plan import Issue, PlanError

@@ -12,8 +12,9 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, forms, json_input, lengths, objectives, optimizers, patterns, peft_options, rewards
-from engine.attach import MOVES_WEIGHTS
+from engine import data, json_input, lengths, objectives, optimizers, rewards
+from engine.adapters import option_forms, patterns, peft_options
+from engine.adapters.attach import MOVES_WEIGHTS
 from engine.catalog import hardware, model_sizes, models, prequantized, shardings
 from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
@@ -96,7 +97,7 @@ def check_value(name: str, value: Any, knob: Knob) -> Iterator[Issue]:
     if problem:
         yield Issue(field=name, message=problem, fix=_remedy(value, knob))
     elif knob.form is not None:
-        yield from forms.problems(value, knob.form, name)
+        yield from option_forms.problems(value, knob.form, name)
 
 
 def _type_problem(value: Any, knob: Knob) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import zipstream
 
 from engine import runs
-from engine.attach import BENEATH
+from engine.adapters.attach import BENEATH
 from engine.runs import Run
 
 LABELS = {"merged": "Merged model", "model": "Model", "adapter": "Adapter"}

@@ -128,7 +128,8 @@ class Adapters:
     """A base model with the adapters of several runs, by the runs' ids."""
 
     def __init__(self, chosen: Sequence[Run]):
-        from engine import attach, build
+        from engine import build
+        from engine.adapters import attach
 
         self.plans = {run.id: run.plan for run in chosen}
         plan = chosen[0].plan

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, attach, build, checks, data, libraries, runs, splits
+from engine import answer, artifacts, build, checks, data, libraries, runs, splits
+from engine.adapters import attach
 from engine.catalog import prequantized
 from engine.catalog.models import find
 from engine.methods import METHODS

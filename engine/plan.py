@@ -44,7 +44,7 @@ class Knob:
     choices: tuple[str, ...] = ()
     optional: bool = False  # None is a value: "the recommended one"
     longest: int = 10_000  # characters of a text
-    form: Any = None  # of a mapping or an object: what is in it (`engine/forms.py`); None: anything
+    form: Any = None  # of a mapping or an object: what is in it (`engine/adapters/option_forms.py`); None: anything
     group: str = "common"  # common | more | hidden: where the form shows it
 
 

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import artifacts, attach, build, checkpoints, data, lengths, libraries, objectives, runs, splits
+from engine import artifacts, build, checkpoints, data, lengths, libraries, objectives, runs, splits
+from engine.adapters import attach
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError

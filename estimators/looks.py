@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from engine import encode, forms, json_input, lengths
+from engine import encode, json_input, lengths
+from engine.adapters import option_forms
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -44,14 +45,14 @@ def answer(question: str, plan: Plan, only: str) -> dict[str, Any]:
     return {"xray": dataclasses.asdict(xray.xray(plan, tokenizer, template))}
 
 
-# What a question may need, and its form (`engine/forms.py`).
+# What a question may need, and its form (`engine/adapters/option_forms.py`).
 FORM = {"config": {"number": "integer", "template": "text", "wishes": {"mapping": "any"}, "data": "text"}}
 
 
 def _wanted(only: str) -> dict[str, Any]:
     """What a question needs. Raises `PlanError` where it is of another form."""
     wanted = json_input.parse(only, "only")
-    wrong = list(forms.problems(wanted, FORM, "only"))
+    wrong = list(option_forms.problems(wanted, FORM, "only"))
     if wrong:
         raise PlanError(wrong)
     return wanted

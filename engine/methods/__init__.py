@@ -2,7 +2,7 @@
 
 A row is all that a new method needs: the form, the checks, the estimator, the worker, the docs and a parametrised
 test read it. Keys are PEFT's `peft_type` in lower case where PEFT has the method; option names are those of the PEFT
-config, which declares them (`engine/peft_options.py`). The `apply` functions are in `engine/attach.py`; they import
+config, which declares them (`engine/adapters/peft_options.py`). The `apply` functions are in `engine/adapters/attach.py`; they import
 peft when they are called, so that reading the table costs nothing. Each module of this package is one family of rows.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.adapters.peft_options import Option
 from engine.methods import adapters, hybrids, lora, prompts, rotations, sparse, whole
 from engine.methods.row import Method, is_tied, unfit
-from engine.peft_options import Option
 from engine.plan import Plan
 
 __all__ = ["EITHER_OR", "LEFT_OUT", "METHODS", "NOT_OFFERED", "Method", "Option", "is_tied", "option_values", "unfit"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import attach
+from engine.adapters import attach
+from engine.adapters.peft_options import Option, options
 from engine.methods.row import ALL_QUANTIZATIONS, COMPARISON, FREE_IF_MERGED, SOME, Method, by_peft
-from engine.peft_options import Option, options
 
 _SCALES = "Scales and shifts"
 _ADAPTERS = "Adapter layers"
@@ -16,7 +16,7 @@ NO_ATTENTION = dict.fromkeys(
 
 
 def _bottleneck_options(placement: str, **defaults: Any) -> tuple[Option, ...]:
-    """The options of this program's own tuner (`engine/tuners/bottleneck.py`)."""
+    """The options of this program's own tuner (`engine/adapters/tuners/bottleneck.py`)."""
     return options(
         "bottleneck",
         common=("reduction_factor",),

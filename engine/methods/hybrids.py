@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 
-from engine import attach
+from engine.adapters import attach
 from engine.methods import adapters, lora, prompts
 from engine.methods.lora import lora_options
 from engine.methods.row import ALL_QUANTIZATIONS, FREE_IF_MERGED, HAS_NO_BIASES, TRL_LORA, Method

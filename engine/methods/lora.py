@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine import attach, starts
+from engine.adapters import attach, lora_init
+from engine.adapters.peft_options import Option, options
 from engine.methods.row import (
     ALL_QUANTIZATIONS,
     ANY_OF_4_BITS,
@@ -20,7 +21,6 @@ from engine.methods.row import (
     by_peft,
     own,
 )
-from engine.peft_options import Option, options
 
 _LORA = "LoRA family"
 LORA_COMMON = ("r", "target_modules")
@@ -213,8 +213,8 @@ ROWS: tuple[Method, ...] = (
         tasks=("causal-lm",),
         objectives=("sft", "dapt"),
         options=lora_options(),
-        apply=starts.with_eva,
-        begin=starts.look_at_rows,
+        apply=lora_init.with_eva,
+        begin=lora_init.look_at_rows,
     ),
     Method(
         key="loftq",
@@ -233,7 +233,7 @@ ROWS: tuple[Method, ...] = (
         quantizations=ANY_OF_4_BITS,
         linear_only=True,  # the weights of Conv1D layers lie the other way round in the files
         options=lora_options(),
-        apply=starts.with_loftq,
+        apply=lora_init.with_loftq,
     ),
     Method(
         key="adalora",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from engine.adapters.peft_options import options
 from engine.methods.row import ALL_QUANTIZATIONS, COMPARISON, KEEPS_NO_PAST, LONGER, OF_WHOLE_TEXTS, TEXT_TASKS, Method, by_peft
-from engine.peft_options import options
 
 _PROMPTS = "Soft prompts"
 

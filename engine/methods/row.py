@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from engine import attach
+from engine.adapters import attach
+from engine.adapters.peft_options import Option
 from engine.catalog.tasks import TASKS, Task
-from engine.peft_options import Option
 from engine.plan import Knob
 
 if TYPE_CHECKING:

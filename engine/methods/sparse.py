@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from engine.adapters.peft_options import options
 from engine.methods.lora import LORA_COMMON
 from engine.methods.row import ALL_QUANTIZATIONS, COMPARISON, FREE_IF_MERGED, LIKE_COMPARED, NOT_8_BITS, Method, by_peft
-from engine.peft_options import options
 
 _SPARSE = "Sparse and spectral"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine import attach
+from engine.adapters import attach
+from engine.adapters.peft_options import options
 from engine.methods.row import (
     ALL_QUANTIZATIONS,
     COMPARISON,
@@ -15,7 +16,6 @@ from engine.methods.row import (
     by_peft,
     own,
 )
-from engine.peft_options import options
 
 _WHOLE = "Whole model and parts"
 

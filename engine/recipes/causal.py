@@ -11,7 +11,8 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from engine import build, data, shapes, tokenised
+from engine import build, data, tokenised
+from engine.adapters import meta_init
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Row, Setup
@@ -103,7 +104,7 @@ def add_reference_adapter(model: torch.nn.Module) -> None:
         return
     config = model.peft_config["default"]
     without_numbers = (
-        shapes.only(config.peft_type.value.lower(), config, model) if shapes.is_meta(model) else contextlib.nullcontext()
+        meta_init.only(config.peft_type.value.lower(), config, model) if meta_init.is_meta(model) else contextlib.nullcontext()
     )
     with without_numbers:  # DoRA's lengths are worked out from the weights
         model.add_adapter(REFERENCE, config)

@@ -11,7 +11,8 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import attach, build, chain_runs, chains, checks, data, forgetting, runs, series
+from engine import build, chain_runs, chains, checks, data, forgetting, runs, series
+from engine.adapters import attach
 from engine.chain_runs import ChainRun
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError

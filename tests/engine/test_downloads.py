@@ -7,7 +7,7 @@ import zipfile
 from pathlib import Path
 
 from engine import downloads
-from engine.attach import BENEATH
+from engine.adapters.attach import BENEATH
 from engine.runs import Run
 
 

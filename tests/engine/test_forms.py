@@ -8,7 +8,7 @@ import pytest
 from peft import EvaConfig
 
 from assets.build_method_options import form_of
-from engine import forms
+from engine.adapters import option_forms
 
 EVA = form_of(EvaConfig | None)
 
@@ -33,7 +33,7 @@ def test_a_nested_config_is_declared_with_its_fields() -> None:
     ],
 )
 def test_a_value_of_the_form_is_taken(value: Any, hint: Any) -> None:
-    assert list(forms.problems(value, form_of(hint), "x")) == []
+    assert list(option_forms.problems(value, form_of(hint), "x")) == []
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,6 @@ def test_a_value_of_the_form_is_taken(value: Any, hint: Any) -> None:
     ],
 )
 def test_a_value_of_another_form_is_named_where_it_is(value: Any, hint: Any, field: str) -> None:
-    issues = list(forms.problems(value, form_of(hint), "x"))
+    issues = list(option_forms.problems(value, form_of(hint), "x"))
     assert [issue.field for issue in issues] == [field]
     assert issues[0].fix.startswith("Use ")

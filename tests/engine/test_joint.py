@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import attach, build, data, joint, splits
+from engine import build, data, joint, splits
+from engine.adapters import attach
 from engine.joint import BASE, Adapters, Said
 from engine.plan import DataSource, Plan, PlanError
 from engine.runs import Run

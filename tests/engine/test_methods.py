@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from assets import build_method_options
-from engine import attach, checks
+from engine import checks
+from engine.adapters import attach
+from engine.adapters.peft_options import declared
 from engine.catalog.tasks import Task
 from engine.methods import LEFT_OUT, METHODS, Method, unfit
-from engine.peft_options import declared
 from engine.plan import Plan
 from tests import tiny_models
 

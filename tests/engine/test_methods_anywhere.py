@@ -12,7 +12,8 @@ import torch
 import transformers
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from engine import attach, build, checks
+from engine import build, checks
+from engine.adapters import attach
 from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
 from engine.methods.row import PASTLESS_TYPES, TIED_TYPES

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import attach, build, merge
+from engine import build, merge
+from engine.adapters import attach
 from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
 from engine.plan import Plan

@@ -9,7 +9,8 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 
-from engine import attach, build, checks, starts
+from engine import build, checks
+from engine.adapters import attach, lora_init
 from engine.methods import METHODS
 from engine.plan import Plan, PlanError
 from tests import tiny_models
@@ -36,7 +37,7 @@ def test_eva_starts_from_the_strongest_directions_of_the_data(tmp_path: Path) ->
     with torch.no_grad():
         before = [model(**row).logits for row in rows]
     watching.remove()
-    starts.look_at_rows(model, rows)
+    lora_init.look_at_rows(model, rows)
     start = layer.lora_A["default"].weight
     assert torch.allclose(start @ start.T, torch.eye(RANK), atol=1e-4), "orthonormal rows"
     inputs = torch.cat(seen)
@@ -50,10 +51,10 @@ def test_eva_starts_from_the_strongest_directions_of_the_data(tmp_path: Path) ->
 
 
 def test_eva_gives_up_where_the_rows_are_too_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "EVA_MOST_BATCHES", 3)
+    monkeypatch.setattr(lora_init, "EVA_MOST_BATCHES", 3)
     single = [{name: tensor[:1, :2] for name, tensor in batches(1)[0].items()}]
     with pytest.raises(PlanError, match="more tokens than the rank"):
-        starts.look_at_rows(with_eva(), single)
+        lora_init.look_at_rows(with_eva(), single)
 
 
 def test_loftq_makes_up_for_what_the_quantisation_lost(tmp_path: Path) -> None:

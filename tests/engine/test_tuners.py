@@ -10,8 +10,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from engine import attach
-from engine.tuners.bottleneck import PLACES, BottleneckConfig, BottleneckLayer
+from engine.adapters import attach
+from engine.adapters.tuners.bottleneck import PLACES, BottleneckConfig, BottleneckLayer
 from tests import tiny_models
 
 # Sub-layers per layer: attention and feed-forward; a decoder beside an encoder has cross-attention too.

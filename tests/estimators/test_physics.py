@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import attach, build, checks
+from engine import build, checks
+from engine.adapters import attach
 from engine.catalog import hardware
 from engine.plan import Plan
 from engine.recipes import text

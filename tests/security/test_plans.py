@@ -22,7 +22,8 @@ from typing import Any
 import psutil
 import pytest
 
-from engine import checks, json_input, patterns
+from engine import checks, json_input
+from engine.adapters import patterns
 from engine.catalog import models
 from engine.issues import MOST_FIELD, MOST_MESSAGE, Issue
 from engine.methods import METHODS

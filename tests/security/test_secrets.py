@@ -23,7 +23,8 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import answer, artifacts, attach, build, downloads, libraries, merge, runs, train
+from engine import answer, artifacts, build, downloads, libraries, merge, runs, train
+from engine.adapters import attach
 from engine.demos import first_plan
 from engine.plan import Plan
 from engine.runs import Run

@@ -2,7 +2,7 @@
 
 The rows of METHODS name these functions. Each takes the frozen base model and the method's options and returns the
 model in which just the right weights require gradients. On "meta" the same parameters are made without numbers
-(`engine/shapes.py`).
+(`engine/adapters/meta_init.py`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import patterns, shapes
+from engine.adapters import meta_init, patterns
+from engine.adapters.peft_options import MEANT_FOR_PEFT_ITSELF, declared
 from engine.catalog.tasks import TASKS, Task
-from engine.peft_options import MEANT_FOR_PEFT_ITSELF, declared
 from engine.plan import Issue, PlanError
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def with_peft(peft_type: str, model: torch.nn.Module, options: Mapping[str, Any]
 
     patterns.refuse_slow(patterns.of_options(options), [name for name, _ in model.named_modules()])
     config = make_config(peft_type, model, options)
-    if not shapes.is_meta(model):
+    if not meta_init.is_meta(model):
         return _remember_start(_ready(get_peft_model(model, config)))
-    with shapes.only(peft_type, config, model):
+    with meta_init.only(peft_type, config, model):
         adapted = get_peft_model(model, config)
-    return _ready(shapes.ask_no_numbers(adapted))
+    return _ready(meta_init.ask_no_numbers(adapted))
 
 
 # Start values that move a part of each weight into the adapter: the weight that stays is another than before.
@@ -104,7 +104,7 @@ def load(base: torch.nn.Module, folder: Path) -> PeftModel:
     """The base model with a saved adapter of any method, ready to answer."""
     from peft import PeftModel
 
-    import engine.tuners  # noqa: F401 (makes this program's own adapters known to PEFT)
+    import engine.adapters.tuners  # noqa: F401 (makes this program's own adapters known to PEFT)
 
     if (folder / BENEATH).is_dir():
         first = load(base, folder / BENEATH)
@@ -444,7 +444,7 @@ def _first_task(model: torch.nn.Module, inputs: tuple, kwargs: dict[str, Any]) -
 
 def with_bottlenecks(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
     """Houlsby's or Pfeiffer's adapters, by the option `placement`."""
-    import engine.tuners  # noqa: F401 (makes them known to PEFT)
+    import engine.adapters.tuners  # noqa: F401 (makes them known to PEFT)
 
     return with_peft("bottleneck", model, options)
 

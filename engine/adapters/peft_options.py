@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine import forms
+from engine.adapters import option_forms
 from engine.catalog import models
 from engine.issues import Issue, PlanError
 from engine.plan import Knob
@@ -105,8 +105,8 @@ PLAIN: dict[str, Mapping[str, Any]] = {
 }
 LIMITS_BY_ENDING: Mapping[str, Mapping[str, Any]] = {
     "dropout": {"minimum": 0, "maximum": 0.9},
-    "seed": {"minimum": 0, "maximum": forms.LARGEST_SEED},
-    "prng_key": {"minimum": 0, "maximum": forms.LARGEST_SEED},
+    "seed": {"minimum": 0, "maximum": option_forms.LARGEST_SEED},
+    "prng_key": {"minimum": 0, "maximum": option_forms.LARGEST_SEED},
 }
 # So many modules are made, one after the other; PEFT declares no limit, and a billion of them would never end.
 BUILT_ONE_BY_ONE = (
@@ -159,7 +159,7 @@ def _limits(entry: Mapping[str, Any]) -> Mapping[str, Any]:
         return special
     if name in BUILT_ONE_BY_ONE:
         return {"minimum": 0, "maximum": MOST_BUILT}
-    return {"minimum": -forms.LARGEST, "maximum": forms.LARGEST}
+    return {"minimum": -option_forms.LARGEST, "maximum": option_forms.LARGEST}
 
 
 def _pattern_form(name: str) -> Any:

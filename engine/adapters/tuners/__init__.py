@@ -1,5 +1,5 @@
 """Adapters of this program's own, registered with PEFT the way its own are: importing this package makes them known."""
 
-from engine.tuners import bottleneck
+from engine.adapters.tuners import bottleneck
 
 __all__ = ["bottleneck"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import attach, shapes
+from engine.adapters import attach, meta_init
 from engine.plan import Issue, PlanError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def with_loftq(model: torch.nn.Module, options: Mapping[str, Any]) -> PeftModel:
         PlanError: the weights as they were before the quantisation are not on this machine.
     """
     adapted = attach.with_peft("lora", model, options)
-    layers = [] if shapes.is_meta(model) else list(attach.quantized_layers(adapted))
+    layers = [] if meta_init.is_meta(model) else list(attach.quantized_layers(adapted))
     if layers:
         _fill_in(layers, _stored_weights(model))
     return adapted
