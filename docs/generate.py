@@ -17,8 +17,8 @@ from engine.data.formats import FORMATS, NAMES, SHAPES
 from engine.demos import DEMOS
 from engine.methods import LEFT_OUT, METHODS, NOT_OFFERED, Method
 from engine.objectives import OBJECTIVES
+from engine.objectives.rewards import REWARDS
 from engine.plan import FIELDS
-from engine.rewards import REWARDS
 from ui.web.policy import ROUTES
 
 ROOT = Path(__file__).resolve().parent.parent

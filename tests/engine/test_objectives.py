@@ -11,12 +11,12 @@ import peft
 import pytest
 import transformers
 
-from engine import checks, objectives, rewards
+from engine import checks, objectives
 from engine.catalog import models
 from engine.catalog.tasks import TASKS
 from engine.data import SHAPES
 from engine.demos import first_plan
-from engine.objectives import OBJECTIVES
+from engine.objectives import OBJECTIVES, rewards
 from engine.plan import Plan, PlanError
 from engine.recipes import Recipe
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from engine.catalog.tasks import TASKS, Task
 from engine.methods import Option
+from engine.objectives.rewards import REWARDS
 from engine.plan import Knob, Plan
-from engine.rewards import REWARDS
 
 if TYPE_CHECKING:
     from engine.recipes import Recipe
