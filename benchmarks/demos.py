@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine import answer, chains, runs
-from engine.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
+from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
 from engine.runs import Run  # noqa: E402
 from engine.system import events  # noqa: E402 - found through the line above
 

@@ -100,7 +100,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=8)
     rounds = parser.parse_args().rounds
-    from engine.demos import first_plan
+    from engine.data.demos import first_plan
 
     plan = dataclasses.replace(first_plan(), num_train_epochs=EPOCHS)
     rates: dict[str, list[float]] = {"bare": [], "worker": []}

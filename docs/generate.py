@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.catalog.tasks import TASKS
+from engine.data.demos import DEMOS
 from engine.data.formats import FORMATS, NAMES, SHAPES
-from engine.demos import DEMOS
 from engine.methods import LEFT_OUT, METHODS, NOT_OFFERED, Method
 from engine.objectives import OBJECTIVES
 from engine.objectives.rewards import REWARDS

@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, json_input, lengths, objectives, optimizers
+from engine import data, json_input, objectives, optimizers
 from engine.adapters import option_forms, patterns, peft_options
 from engine.adapters.attach import MOVES_WEIGHTS
 from engine.catalog import hardware, model_sizes, models, prequantized, shardings
+from engine.data import token_counts
 from engine.issues import quoted
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective, rewards
@@ -79,8 +80,8 @@ def check_start(plan: Plan) -> list[Issue]:
             Issue(field="datasets", message="is empty.", fix='Choose the rows to learn from, for instance "demo/pirate".')
         )
     for source in plan.datasets:
-        issues += _found(data.fetch, source) or data.scan(source, lengths.accepts(plan)).issues
-    issues += lengths.check_shapes(plan) or lengths.check_rows(plan) or lengths.check(plan)
+        issues += _found(data.fetch, source) or data.scan(source, token_counts.accepts(plan)).issues
+    issues += token_counts.check_shapes(plan) or token_counts.check_rows(plan) or token_counts.check(plan)
     issues += prequantized.missing(prequantized.of_config(models.find(plan.model).config))
     return issues + _check_runs_here(plan) + _check_disk(plan)
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import build, data, splits
+from engine import build, data
+from engine.data import holdout
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Plan
 
@@ -69,7 +70,7 @@ def look(plan: Plan, asked: Mapping[str, Plan], *, name: str) -> dict[str, Any]:
 
 def held_out_rows(plan: Plan) -> list[data.Row]:
     """The rows of a plan to ask about; all of them where none is held out."""
-    rows, held_out = splits.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
+    rows, held_out = holdout.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
     return (held_out or rows)[:MOST_ROWS]
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, encode, runs, splits
+from engine import data, runs
+from engine.data import holdout, tokenization
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
@@ -171,10 +172,10 @@ def loss(adapters: Adapters, plan: Plan) -> float:
     """Mean negative log-likelihood per trained token of a plan's held-out rows (of all, where none is held out)."""
     import torch
 
-    rows, held_out = splits.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
+    rows, held_out = holdout.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
     total, tokens = 0.0, 0
     for row in (held_out or rows)[:MOST_ROWS]:
-        for sequence in encode.encode(row, adapters.tokenizer, plan.objective):
+        for sequence in tokenization.encode(row, adapters.tokenizer, plan.objective):
             ids = torch.tensor([sequence.ids[: plan.max_length]], device=adapters.model.device)
             trained = torch.tensor(sequence.trained[1 : plan.max_length], device=ids.device)
             if not bool(trained.any()):

@@ -6,7 +6,7 @@ import gc
 import re
 import sys
 
-from engine import template_sandbox
+from engine.data import template_sandbox
 from engine.plan import Issue, PlanError
 
 # Below these versions a library has a hole that this program relies on being closed.
@@ -21,7 +21,7 @@ FLOORS = {
 def load() -> None:
     """Import torch, transformers, peft and trl, with the garbage collector off. Raises `PlanError` for one that is too old.
 
-    Chat templates are rendered with limits from then on (`engine/template_sandbox.py`).
+    Chat templates are rendered with limits from then on (`engine/data/template_sandbox.py`).
 
 
     Their import makes objects by the hundred thousand, which the collector goes through again and again and finds in use:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, build, checks, data, libraries, runs, splits
+from engine import answer, artifacts, build, checks, data, libraries, runs
 from engine.adapters import attach
 from engine.catalog import prequantized
 from engine.catalog.models import find
+from engine.data import holdout
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
@@ -178,7 +179,7 @@ class Observation:
 
 def proof_prompts(plan: Plan) -> list[str]:
     """Prompts that the run did not train on, as far as there are; else rows that it did."""
-    train_rows, held_out = splits.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
+    train_rows, held_out = holdout.split(plan, data.load(plan.datasets, OBJECTIVES[plan.objective].shapes))
     return [_first_words(row) for row in (held_out + train_rows)[:PROOF_PROMPTS]]
 
 

@@ -1,6 +1,6 @@
 """How many held-out questions of a demo set a run's model answers rightly. `python -m engine.scoring RUN_FOLDER`
 
-Some demo sets have a rule that judges an answer (`engine/demos.py`). This asks the tuned model the set's held-out
+Some demo sets have a rule that judges an answer (`engine/data/demos.py`). This asks the tuned model the set's held-out
 questions, greedily, and leaves `score.json` in the run's folder: {"success": share, "asked": questions}.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine import runs
-from engine.demos import DEMOS, Demo, never_asked
+from engine.data.demos import DEMOS, Demo, never_asked
 from engine.plan import Plan, PlanError
 from engine.system.errors import in_plain_words
 from engine.system.home import write_atomically

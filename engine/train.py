@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import artifacts, build, checkpoints, data, lengths, libraries, objectives, runs, splits
+from engine import artifacts, build, checkpoints, data, libraries, objectives, runs
 from engine.adapters import attach
+from engine.data import holdout, token_counts
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES, Metric
 from engine.plan import Issue, Plan, PlanError
@@ -76,7 +77,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
     log.write("note", message="Loading the model.")
 
     processor = build.load_processor(plan)
-    lengths.refuse_untrained(plan)
+    token_counts.refuse_untrained(plan)
     train_rows, eval_rows = load_rows(plan)
     model = build.build(plan, device)
 
@@ -124,7 +125,7 @@ def train(run_folder: Path, log: EventLog, stop: Stop) -> None:
 def load_rows(plan: Plan) -> tuple[list[data.Row], list[data.Row]]:
     """The training and the held-out rows, in the columns of the objective."""
     rows = data.load(plan.datasets, OBJECTIVES[plan.objective].shapes)
-    return splits.split(plan, rows)
+    return holdout.split(plan, rows)
 
 
 def make_trainer(

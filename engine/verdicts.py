@@ -132,11 +132,11 @@ def _image_class(model: Any, processor: Any, text: str, image: Any) -> str:
 
 def _described(model: Any, processor: Any, text: str, image: Any) -> str:
     """The answer to a question about the image; without a question, its description."""
-    from engine import encode
+    from engine.data import tokenization
     from engine.recipes import vision
 
     chats = getattr(processor, "chat_template", None) is not None
-    question = encode.image_chat({"question": text.strip() or encode.DESCRIBE, "answer": ""})[:-1]
+    question = tokenization.image_chat({"question": text.strip() or tokenization.DESCRIBE, "answer": ""})[:-1]
     inputs = vision.processed(processor, [[image]], [vision.chat_prompt(processor, question) if chats else text])
     inputs = {name: part.to(model.device, model.dtype if part.is_floating_point() else None) for name, part in inputs.items()}
     written = model.generate(**inputs, max_new_tokens=MOST_WORDS, do_sample=False)[0]

@@ -18,13 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine import alphabets, build, copies, data, encode, lengths
+from engine import build, data
 from engine.catalog import chat_templates, models
-from engine.data import Row
+from engine.data import Row, languages, near_duplicates, token_counts, tokenization
 from engine.data.pictures import Picture, picture
+from engine.data.token_counts import Counts, Rows
+from engine.data.tokenization import NO_TEMPLATE
 from engine.data.values import BadRow, classes_in
-from engine.encode import NO_TEMPLATE
-from engine.lengths import Counts, Rows
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 
@@ -141,9 +141,9 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
     """Look through the plan's rows. Raises `PlanError` if they cannot be read.
 
     The tokenizer may be None where rows have no text. `template` is a key of `chat_templates.TEMPLATES` for a tokenizer
-    that has none; "" takes the first one. The held-out rows' ids are recorded (`engine/splits.py`).
+    that has none; "" takes the first one. The held-out rows' ids are recorded (`engine/data/holdout.py`).
     """
-    rows = lengths.load(plan)
+    rows = token_counts.load(plan)
     offered = _offered(tokenizer, rows.train[0])
     template = template or (offered[0][0] if offered else "")
     tokenizer = chat_templates.with_template(tokenizer, template)
@@ -154,7 +154,7 @@ def xray(plan: Plan, tokenizer: PreTrainedTokenizerBase | None, template: str = 
     return XRay(
         rows=counts.rows,
         held_out=counts.held_out,
-        shape=encode.shape_of(rows.train[0]),
+        shape=tokenization.shape_of(rows.train[0]),
         counted=len(counts.lengths),
         exact=counts.exact,
         tokens=sum(counts.all_lengths()),
@@ -185,12 +185,12 @@ def most_kept(plan: Plan) -> int:
 
 def _counts(plan: Plan, rows: Rows, tokenizer: PreTrainedTokenizerBase | None, template: str) -> Counts:
     """Kept on the disk, except with a template that the tokenizer does not have itself."""
-    return lengths.count_rows(rows, tokenizer, plan.objective) if template else lengths.count(plan, tokenizer, rows)
+    return token_counts.count_rows(rows, tokenizer, plan.objective) if template else token_counts.count(plan, tokenizer, rows)
 
 
 def _offered(tokenizer: PreTrainedTokenizerBase | None, row: Row) -> tuple[tuple[str, str], ...]:
     """The chat templates that can be chosen, where the rows are chats and the tokenizer has no template."""
-    if not encode.is_chat(row) or tokenizer is None or tokenizer.chat_template:
+    if not tokenization.is_chat(row) or tokenizer is None or tokenizer.chat_template:
         return ()
     return tuple((template.key, template.label) for template in chat_templates.TEMPLATES.values())
 
@@ -199,8 +199,8 @@ def issues(
     plan: Plan, counts: Counts, tokenizer: PreTrainedTokenizerBase | None, row: Row, *, templated: bool = False
 ) -> list[Issue]:
     """What stops a start, or is left out without a word by the trainers."""
-    found = [*lengths.check_shapes(plan), *([NO_TEMPLATE] if templated else [])]
-    found += lengths.problems(counts, most_kept(plan))
+    found = [*token_counts.check_shapes(plan), *([NO_TEMPLATE] if templated else [])]
+    found += token_counts.problems(counts, most_kept(plan))
     if tokenizer is None:
         return found
     vocabulary, context = model_limits(plan)
@@ -209,7 +209,7 @@ def issues(
     if over and context and plan.max_length > context:
         message = f"{over:,} of {len(counts.lengths):,} rows are longer than the {context:,} tokens that the model can read."
         found.append(Issue(field="max_length", message=message, fix=f"Use at most {context}."))
-    if encode.shape_of(row) in ANSWERED and counts.by_tokens and not counts.ended:
+    if tokenization.shape_of(row) in ANSWERED and counts.by_tokens and not counts.ended:
         message = "no row ends with a token at which the model stops, so it would not learn to end its answers."
         found.append(Issue(field="model", message=message, fix="Choose another chat template.", severity="warning"))
     if row.get("tools") and "tools" not in (tokenizer.chat_template or ""):
@@ -288,8 +288,8 @@ def seen_in(plan: Plan, rows: Rows, counts: Counts) -> Seen:
         held_out=held_out,
         counts=counts,
         ids=tuple(map(data.row_id, train)),
-        near=() if images else tuple(copies.near_copies(map(words, [*train, *held_out]))),
-        languages=tuple(alphabets.language(words(row)) for row in train),
+        near=() if images else tuple(near_duplicates.near_copies(map(words, [*train, *held_out]))),
+        languages=tuple(languages.language(words(row)) for row in train),
     )
 
 
@@ -338,7 +338,7 @@ def _leaked(seen: Seen) -> list[int]:
 
 def _other_languages(seen: Seen) -> list[int]:
     main = Counter(seen.languages).most_common(1)[0][0]
-    return [place for place, one in enumerate(seen.languages) if alphabets.is_other(one, main)]
+    return [place for place, one in enumerate(seen.languages) if languages.is_other(one, main)]
 
 
 def _placeholders(seen: Seen) -> list[int]:
@@ -403,7 +403,7 @@ def findings(seen: Seen) -> tuple[Finding, ...]:
 
 def _unusable(plan: Plan) -> Iterator[Finding]:
     """What the scan has said: it reads every line of every file."""
-    scans = [data.scan(source, lengths.accepts(plan)) for source in plan.datasets]
+    scans = [data.scan(source, token_counts.accepts(plan)) for source in plan.datasets]
     bad = tuple(issue.message for scan in scans for issue in scan.errors)
     empty = tuple(issue.message for scan in scans for issue in scan.issues if issue.severity == "warning")
     yield Finding(
@@ -433,18 +433,18 @@ def _short(text: str) -> str:
 
 def look(plan: Plan, number: int, tokenizer: PreTrainedTokenizerBase | None, template: str = "") -> Look:
     """Row `number` (from 1, among the rows that can be used) as tokens. Raises `PlanError`."""
-    total = sum(data.scan(source, lengths.accepts(plan)).rows for source in plan.datasets)
-    row = next(itertools.islice(lengths.every_row(plan), number - 1, None), None) if 1 <= number <= total else None
+    total = sum(data.scan(source, token_counts.accepts(plan)).rows for source in plan.datasets)
+    row = next(itertools.islice(token_counts.every_row(plan), number - 1, None), None) if 1 <= number <= total else None
     if row is None:
         raise PlanError([Issue(field="datasets", message=f"there is no row {number}.", fix=f"Use 1 to {total}.")])
     tokenizer = chat_templates.with_template(tokenizer, template)
-    sequences = encode.encode(row, tokenizer, plan.objective)
+    sequences = tokenization.encode(row, tokenizer, plan.objective)
     strips = tuple(strip(one, tokenizer, most_kept(plan)) for one in sequences if tokenizer is not None)
     return Look(
         number=number,
         rows=total,
         strips=strips,
-        note=encode.reading(plan.objective, encode.shape_of(row)).note,
+        note=tokenization.reading(plan.objective, tokenization.shape_of(row)).note,
         label=_label(row),
         template=template or "own",
         picture=_picture(row),
@@ -469,7 +469,7 @@ def _label(row: Row) -> str:
     return str(next((row[name] for name in ("label", "answer", "score") if name in row), ""))
 
 
-def strip(sequence: encode.Sequence, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Strip:
+def strip(sequence: tokenization.Sequence, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Strip:
     """A sequence as pieces of text."""
     pieces: list[Piece] = []
     ids, special = sequence.ids[:MOST_SHOWN_TOKENS], set(tokenizer.all_special_ids)

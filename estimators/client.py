@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from engine import data
-from engine.cleaning import Cleaned
+from engine.data.cleaning import Cleaned
 from engine.methods import METHODS
 from engine.plan import Issue, Plan, PlanError
 from engine.system.home import current_visitor, home
@@ -64,7 +64,7 @@ class Estimator:
 
     def warm_up(self) -> None:
         """Start the process and let it work out the plan that the page opens with, in the background."""
-        from engine.demos import first_plan
+        from engine.data.demos import first_plan
 
         threading.Thread(target=self._first, args=(first_plan(),), daemon=True).start()
 

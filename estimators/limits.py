@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine import splits
 from engine.catalog import models
+from engine.data import holdout
 from engine.plan import FIELDS, Plan
 from estimators.estimate import Estimate
 
@@ -64,7 +64,7 @@ def largest(plan: Plan, field: str, estimate: Callable[[Plan], Estimate]) -> Lim
 def _highest(plan: Plan, limited: Limited) -> int:
     """The largest value that the field, the model and the rows allow: a batch has no more rows than there are."""
     highest = int(FIELDS[limited.field].maximum or 0)
-    end = models.find(plan.model).context_length if limited.field == "max_length" else sum(splits.sizes(plan))
+    end = models.find(plan.model).context_length if limited.field == "max_length" else sum(holdout.sizes(plan))
     return min(highest, end) if end else highest
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from engine import encode, json_input, lengths
+from engine import json_input
 from engine.adapters import option_forms
+from engine.data import token_counts, tokenization
 from engine.plan import Issue, Plan, PlanError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def answer(question: str, plan: Plan, only: str) -> dict[str, Any]:
 
     `only` is a JSON text with what the question needs: {"number", "template"} or {"wishes", "template"}.
     """
-    from engine import cleaning, xray
+    from engine import xray
+    from engine.data import cleaning
 
     wanted = _wanted(only or "{}")
     if not plan.datasets:
@@ -37,7 +39,9 @@ def answer(question: str, plan: Plan, only: str) -> dict[str, Any]:
         if key:
             return {"clean": dataclasses.asdict(cleaning.write_with_template(plan, source, _tokenizer(plan), key))}
         return {
-            "clean": dataclasses.asdict(cleaning.clean(plan, source, wanted.get("wishes", {}), lengths.local_tokenizer(plan)))
+            "clean": dataclasses.asdict(
+                cleaning.clean(plan, source, wanted.get("wishes", {}), token_counts.local_tokenizer(plan))
+            )
         }
     tokenizer, template = _tokenizer(plan), wanted.get("template", "")
     if question == "look":
@@ -60,7 +64,7 @@ def _wanted(only: str) -> dict[str, Any]:
 
 def _tokenizer(plan: Plan) -> PreTrainedTokenizerBase | None:
     """The model's tokenizer; None where the rows are images with labels or boxes, which need none."""
-    found = lengths.local_tokenizer(plan)
-    if found is None and not set(lengths.accepts(plan)) <= set(encode.WITHOUT_TEXT):
+    found = token_counts.local_tokenizer(plan)
+    if found is None and not set(token_counts.accepts(plan)) <= set(tokenization.WITHOUT_TEXT):
         raise PlanError([NO_TOKENIZER])
     return found

@@ -9,8 +9,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine import data, encode
-from engine import lengths as counting
+from engine import data
+from engine.data import token_counts as counting
+from engine.data import tokenization
 from engine.plan import Plan, PlanError
 
 # Of English text with the large vocabularies of today: judgement, used only where the model's tokenizer is not here.
@@ -61,7 +62,7 @@ def _counts(plan: Plan) -> tuple[tuple[int, ...], bool, int]:
         return _counted(kept)
     tokenizer = counting.local_tokenizer(plan)
     rows = counting.load(plan)
-    if tokenizer is None or (tokenizer.chat_template is None and encode.is_chat(rows.train[0])):
+    if tokenizer is None or (tokenizer.chat_template is None and tokenization.is_chat(rows.train[0])):
         return tuple(_guess(row) for row in rows.train), False, 0
     return _counted(counting.count(plan, tokenizer, rows))
 

@@ -25,7 +25,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # the tests need no network; the hub's answe
 if processes:  # not in the one that only deals the tests out
     libraries.load()
 
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import Plan
 from engine.runs import Run
 

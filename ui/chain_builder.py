@@ -17,7 +17,7 @@ from gradio.components import Component
 
 from engine import chains, checks, data
 from engine.chains import Chain, Stage
-from engine.demos import DEMO_CHAINS, DEMOS, PROBE
+from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Issue, Plan, PlanError
 from estimators import chains as priced

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import data, lengths
-from engine.cleaning import CLEANINGS
+from engine import data
 from engine.data import FORMATS, SHAPES, sources
+from engine.data import token_counts as lengths
+from engine.data.cleaning import CLEANINGS
 from engine.data.formats import NAMES, Recognition
 from engine.plan import DataSource, Plan, PlanError
 from ui import charts, data_views, form, markup, mixture, words

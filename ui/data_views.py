@@ -9,8 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from engine.cleaning import CLEANINGS, Cleaned
 from engine.data import FORMATS, Scan
+from engine.data.cleaning import CLEANINGS, Cleaned
 from engine.data.pictures import Box, Picture
 from engine.data.values import Row
 from engine.xray import Finding, Look, Piece, Strip, XRay

@@ -12,8 +12,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import data, splits
-from engine.demos import DEMOS
+from engine import data
+from engine.data import holdout
+from engine.data.demos import DEMOS
 from engine.plan import SOURCE_KNOBS, Plan
 from ui import form, markup, words
 from ui.border import guarded
@@ -73,7 +74,7 @@ def shares(plan: Plan) -> str:
     """Each set of a mixture with its rows, as the run counts them, and its share of all; nothing for a single set."""
     if len(plan.datasets) < 2:
         return ""
-    rows = splits.sizes(plan)
+    rows = holdout.sizes(plan)
     total = sum(rows) or 1
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("Data set", "Weight", "Rows", "Share"))
     lines = "".join(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checks, data, lengths, runs, splits
+from engine import checks, data, runs
 from engine.catalog import hardware, models
-from engine.data import sources
-from engine.demos import DEMOS
+from engine.data import holdout, sources, token_counts
+from engine.data.demos import DEMOS
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
@@ -304,12 +304,12 @@ def _hardware_card(plan: Plan, controls: dict[str, Component]) -> tuple[gr.Textb
 
 def data_facts(plan: Plan) -> str:
     """The size of the data and its format; what is wrong with them is said in the fit card."""
-    scans = [data.scan(source, lengths.accepts(plan)) for source in plan.datasets]
+    scans = [data.scan(source, token_counts.accepts(plan)) for source in plan.datasets]
     if any(found.errors for found in scans) or not scans:
         return ""
     facts = [
         f"{len(scans)} sets" if len(scans) > 1 else "",
-        f"{words.whole(sum(splits.sizes(plan)))} rows",
+        f"{words.whole(sum(holdout.sizes(plan)))} rows",
         f"{words.count(sum(found.characters for found in scans))} characters",
         f"longest {words.whole(max(found.longest for found in scans))}",
         scans[0].format,
@@ -319,8 +319,8 @@ def data_facts(plan: Plan) -> str:
 
 def estimate(plan: Plan, estimator: Estimator) -> str:
     """The fit card of a plan, whatever comes of asking."""
-    scans = (data.scan(source, lengths.accepts(plan)) for source in plan.datasets)
-    problems = [*checks.check(plan), *(issue for found in scans for issue in found.issues), *lengths.check_shapes(plan)]
+    scans = (data.scan(source, token_counts.accepts(plan)) for source in plan.datasets)
+    problems = [*checks.check(plan), *(issue for found in scans for issue in found.issues), *token_counts.check_shapes(plan)]
     errors = [issue for issue in problems if issue.severity == "error"]
     if errors:
         return fitcard.issues(dict.fromkeys(errors))
@@ -328,7 +328,7 @@ def estimate(plan: Plan, estimator: Estimator) -> str:
         return fitcard.waiting("The estimator is warming up, a few seconds after the start of the app.")
     try:
         found = estimator.ask(plan)
-        counted = lengths.check(plan)  # of the tokens that the estimator has counted now
+        counted = token_counts.check(plan)  # of the tokens that the estimator has counted now
         if any(issue.severity == "error" for issue in counted):
             return fitcard.issues(counted)
         return fitcard.estimated(found, warnings=[*problems, *counted], measured=measured.of_plan(plan))

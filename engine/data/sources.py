@@ -19,9 +19,9 @@ from typing import BinaryIO
 
 from engine.catalog.models import local_paths_allowed
 from engine.data import limits, sandbox
+from engine.data.demos import DEMOS
 from engine.data.reading import SUFFIXES
 from engine.data.values import printable
-from engine.demos import DEMOS
 from engine.plan import DataSource, Issue, PlanError, nearest
 from engine.system.events import is_disk_full
 from engine.system.home import free_bytes, home, uploads_folder, write_atomically

@@ -11,8 +11,9 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from engine import build, data, tokenised
+from engine import build, data
 from engine.adapters import meta_init
+from engine.data import token_cache
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Row, Setup
@@ -70,7 +71,7 @@ def tokenised_trainer(setup: Setup, make: Callable[..., Trainer], args: Any, **m
         "batch": setup.plan.per_device_train_batch_size,
         "options": option_values(setup.plan),
     }
-    return tokenised.trainer(given, setup.train_rows, setup.eval_rows, setup.processor, depends_on)
+    return token_cache.trainer(given, setup.train_rows, setup.eval_rows, setup.processor, depends_on)
 
 
 # --- the reference model --------------------------------------------------------------------------------------------

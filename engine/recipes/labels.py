@@ -21,7 +21,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from engine import build, tokenised
+from engine import build
+from engine.data import token_cache
 from engine.objectives import option_values, task_of
 from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup
@@ -65,7 +66,7 @@ def both_features(setup: Setup, to_features: Callable[[Row], Row]) -> tuple[data
         "options": option_values(plan),
     }
     train, held_out = (
-        tokenised.features(rows, to_features, setup.processor, depends_on) if rows else None
+        token_cache.features(rows, to_features, setup.processor, depends_on) if rows else None
         for rows in (setup.train_rows, setup.eval_rows)
     )
     assert train is not None

@@ -7,7 +7,8 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from engine import build, data, tokenised
+from engine import build, data
+from engine.data import token_cache
 from engine.objectives import packs
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
@@ -51,7 +52,7 @@ def _trainer(setup: Setup, train: list[Row], held_out: list[Row], **changes: obj
         )
 
     depends_on = settings | {"trainer": "sft", "seed": setup.plan.seed}  # packing mixes the rows
-    return tokenised.trainer(make, train, held_out, setup.processor, depends_on)
+    return token_cache.trainer(make, train, held_out, setup.processor, depends_on)
 
 
 def dry_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -> Batch:

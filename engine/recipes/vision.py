@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArguments
 
-from engine import build, encode
+from engine import build
+from engine.data import tokenization
 from engine.data.pictures import open_image
 from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
@@ -71,7 +72,7 @@ def words_trainer(setup: Setup) -> Trainer:
     """Captions, answers to questions, chats about images: only the words of the last answer count."""
 
     def collate(rows: list[Row]) -> Batch:
-        return answer_batch(setup.processor, [images_of(row) for row in rows], [encode.image_chat(row) for row in rows])
+        return answer_batch(setup.processor, [images_of(row) for row in rows], [tokenization.image_chat(row) for row in rows])
 
     return pictures_trainer(setup, collate, right_answers, likeliest)
 
@@ -112,12 +113,12 @@ def answer_batch(processor: Any, images: list[list[Any]], chats: list[list[Row]]
     """
     tokenizer = processor.tokenizer
     if getattr(processor, "chat_template", None) is None:
-        batch = processed(processor, images, [encode.words_of(chat[-1]) for chat in chats])
+        batch = processed(processor, images, [tokenization.words_of(chat[-1]) for chat in chats])
         labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, IGNORED)
         return batch | {"labels": labels}
     tokenizer.padding_side = "right"  # so that the prompt is the beginning of each row
     prompts = [chat_prompt(processor, chat[:-1]) for chat in chats]
-    whole = [encode.answered(prompt, chat, tokenizer) for prompt, chat in zip(prompts, chats, strict=True)]
+    whole = [tokenization.answered(prompt, chat, tokenizer) for prompt, chat in zip(prompts, chats, strict=True)]
     batch = processed(processor, images, whole)
     lengths = processed(processor, images, prompts)["attention_mask"].sum(1)
     positions = torch.arange(batch["input_ids"].size(1)).unsqueeze(0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.demos import DEMOS, Demo
+from engine.data.demos import DEMOS, Demo
 
 ASSETS = Path(__file__).resolve().parents[2] / "assets"
 ANSWERING = [demo for demo in DEMOS.values() if not demo.changes]  # the others are in `test_demo_families.py`
@@ -87,5 +87,5 @@ def test_rules_at_their_edges(key: str, answer: str, right: bool) -> None:
 
 
 def test_the_table_loads_no_model_library() -> None:
-    code = "import sys, engine.demos; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
+    code = "import sys, engine.data.demos; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'datasets')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ASSETS.parent).returncode == 0

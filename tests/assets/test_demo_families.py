@@ -10,7 +10,7 @@ import pytest
 
 from engine import checks, data
 from engine.catalog import models
-from engine.demos import DEMOS, Demo
+from engine.data.demos import DEMOS, Demo
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource
 

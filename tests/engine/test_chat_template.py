@@ -6,9 +6,10 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from engine import build, encode, lengths, train
+from engine import build, train
 from engine.catalog import chat_templates
 from engine.catalog.chat_templates import OWN, TEMPLATES
+from engine.data import token_counts, tokenization
 from engine.plan import FIELDS, DataSource
 from tests.engine import tiny
 
@@ -24,17 +25,17 @@ def test_trainer_and_counts_write_chats_alike() -> None:
     seen = set()
     for key in FIELDS["chat_template"].choices:
         named = plan.with_(chat_template=key)
-        ours, counted = build.load_tokenizer(named), lengths.local_tokenizer(named)
+        ours, counted = build.load_tokenizer(named), token_counts.local_tokenizer(named)
         assert counted is not None
         assert ours.chat_template == counted.chat_template
         assert (ours.chat_template == build.load_tokenizer(plan).chat_template) is (key == OWN)
-        (sequence,) = encode.encode(CHAT, ours, "sft")
+        (sequence,) = tokenization.encode(CHAT, ours, "sft")
         assert True in sequence.trained
         seen.add(sequence.ids)
-        lengths.count(named, counted)
-        assert lengths.remembered(named) is not None
+        token_counts.count(named, counted)
+        assert token_counts.remembered(named) is not None
     assert len(seen) == len(FIELDS["chat_template"].choices)
-    longest = {key: max(lengths.remembered(plan.with_(chat_template=key)).lengths) for key in (OWN, "chatml")}
+    longest = {key: max(token_counts.remembered(plan.with_(chat_template=key)).lengths) for key in (OWN, "chatml")}
     assert longest[OWN] != longest["chatml"], "each template has counts of its own"
 
 

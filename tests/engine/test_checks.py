@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from engine import checks
 from engine.catalog import hardware
 from engine.checks import check, check_start
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import FIELDS, DataSource, Plan
 
 

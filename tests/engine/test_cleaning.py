@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from engine import cleaning, data, lengths
+from engine import data
 from engine.build import load_tokenizer
-from engine.cleaning import CLEANINGS, Cleaned
-from engine.demos import first_plan
+from engine.data import cleaning, token_counts
+from engine.data.cleaning import CLEANINGS, Cleaned
+from engine.data.demos import first_plan
 from engine.plan import DataSource, PlanError
 
 
@@ -109,9 +110,9 @@ def test_held_out_rows_stay_held_out_in_the_cleaned_version(tmp_path: Path) -> N
     rows = [{"text": f"Row {n} {n * 7919}"} for n in range(100)]
     source = written(tmp_path, rows + rows[:40])
     plan = first_plan().with_(datasets=(source,), eval_fraction=0.1)
-    before = {row["text"] for row in lengths.load(plan).held_out}
+    before = {row["text"] for row in token_counts.load(plan).held_out}
     result = cleaning.clean(plan, source, {"deduplicate": True})
-    after = {row["text"] for row in lengths.load(plan.with_(datasets=(result.source,))).held_out}
-    train = {row["text"] for row in lengths.load(plan).train}
+    after = {row["text"] for row in token_counts.load(plan.with_(datasets=(result.source,))).held_out}
+    train = {row["text"] for row in token_counts.load(plan).train}
     assert len(after & before) >= 0.8 * min(len(after), len(before))
     assert not before & train

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import data
-from engine.demos import DEMOS, Demo
+from engine.data.demos import DEMOS, Demo
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, PlanError
 

@@ -29,8 +29,8 @@ from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, 
 
 from engine import build, data, objectives
 from engine.data import pictures
+from engine.data.demos import DEMOS
 from engine.data.values import BadRow
-from engine.demos import DEMOS
 from engine.detections import Boxes, found, mean_average_precision, overlap
 from engine.plan import DataSource
 from engine.recipes import Setup

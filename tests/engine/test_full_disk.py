@@ -18,7 +18,7 @@ FITTINGROOM = Path(__file__).resolve().parent.parent.parent
 STORY = """
 import json, sys
 from engine import events, runs
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.system.home import home
 
 ballast = home() / "ballast"

@@ -9,7 +9,7 @@ import pytest
 
 from engine.catalog import hardware
 from engine.checks import check
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import THIS_MACHINE, PlanError
 from engine.system.home import home as home_folder
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import build, data, joint, splits
+from engine import build, data, joint
 from engine.adapters import attach
+from engine.data import holdout
 from engine.joint import BASE, Adapters, Said
 from engine.plan import DataSource, Plan, PlanError
 from engine.runs import Run
@@ -42,7 +43,7 @@ def plan_of(folder: Path, word: str, **changes: object) -> Plan:
 def trained(plan: Plan, number: int, folder: Path) -> Run:
     run = run_of(plan, number)
     torch.manual_seed(0)
-    train, _ = splits.split(plan, data.load(plan.datasets))
+    train, _ = holdout.split(plan, data.load(plan.datasets))
     trainer = make_trainer(plan, folder / str(number), build.build(plan, "cpu"), build.load_processor(plan), train, [])
     trainer.train()
     attach.save(trainer.model, run.folder / "adapter")

@@ -12,7 +12,7 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from engine import downloads, merge, runs
-from engine.demos import DEMOS, first_plan
+from engine.data.demos import DEMOS, first_plan
 from engine.merge import MergeStatus
 from engine.plan import Plan, PlanError
 from engine.runs import Run

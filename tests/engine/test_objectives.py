@@ -15,7 +15,7 @@ from engine import checks, objectives
 from engine.catalog import models
 from engine.catalog.tasks import TASKS
 from engine.data import SHAPES
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.objectives import OBJECTIVES, rewards
 from engine.plan import Plan, PlanError
 from engine.recipes import Recipe

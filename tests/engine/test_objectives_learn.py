@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from transformers import Trainer, set_seed
 
-from engine import build, data, encode
+from engine import build, data
+from engine.data import tokenization
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan
 from engine.recipes import vision
@@ -75,10 +76,10 @@ def share_written(trainer: Trainer, rows: list[data.Row]) -> float:
     """The share of the rows whose greedy answer, written token by token, is the right one word for word."""
     processor, right = trainer.processing_class, 0
     for row in rows:
-        chat = encode.image_chat(row)
+        chat = tokenization.image_chat(row)
         inputs = vision.processed(processor, [vision.images_of(row)], [vision.chat_prompt(processor, chat[:-1])])
         written = trainer.model.generate(**inputs, do_sample=False, max_new_tokens=16)[0, inputs["input_ids"].shape[1] :]
-        right += processor.tokenizer.decode(written, skip_special_tokens=True) == encode.words_of(chat[-1])
+        right += processor.tokenizer.decode(written, skip_special_tokens=True) == tokenization.words_of(chat[-1])
     return right / len(rows)
 
 

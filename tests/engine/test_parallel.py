@@ -6,7 +6,7 @@ import pytest
 
 from engine import checks
 from engine.catalog import shardings
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import FIELDS, Plan
 
 PLAN = first_plan().with_(gpu="L40S", precision="bf16", num_gpus=2)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engine import chains, data, lengths, splits
+from engine import chains, data
+from engine.data import holdout, token_counts
 from engine.plan import DataSource, Plan
 from engine.train import load_rows
 
@@ -27,7 +28,7 @@ def test_a_file_that_grew_keeps_its_held_out_rows(tmp_path: Path) -> None:
     assert len(before) == 8
     assert ids(after) == ids(before)
     assert len(train) == 192
-    seen = lengths.load(plan_of(file, range(200)))
+    seen = token_counts.load(plan_of(file, range(200)))
     assert ids(seen.held_out) == ids(before), "the X-ray and the estimate see the same split"
 
 
@@ -56,4 +57,4 @@ def test_rows_that_are_replayed_stay_held_out(tmp_path: Path) -> None:
 def test_all_rows_train_where_nothing_is_held_out(tmp_path: Path) -> None:
     plan = plan_of(tmp_path / "mine.jsonl", range(10)).with_(eval_fraction=0.0)
     assert [len(rows) for rows in load_rows(plan)] == [10, 0]
-    assert splits.places(plan, []) == set()
+    assert holdout.places(plan, []) == set()

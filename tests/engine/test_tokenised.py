@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from engine import build, data, tokenised
+from engine import build, data
+from engine.data import token_cache
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan
 from engine.train import make_trainer
@@ -80,11 +81,11 @@ def test_answers_of_a_reference_are_never_kept(tmp_path: Path, home: Path) -> No
 def test_what_was_not_used_for_longest_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
-    monkeypatch.setattr(tokenised, "MOST_KEPT", 2)
+    monkeypatch.setattr(token_cache, "MOST_KEPT", 2)
     rows = datasets.Dataset.from_list([{"input_ids": [1, 2]}])
     for name in ("a", "b"):
-        tokenised.keep(name, rows)
-    assert tokenised.kept("a") is not None
-    tokenised.keep("c", rows)
-    assert tokenised.kept("b") is None
-    assert tokenised.kept("a")[0] == {"input_ids": [1, 2]}
+        token_cache.keep(name, rows)
+    assert token_cache.kept("a") is not None
+    token_cache.keep("c", rows)
+    assert token_cache.kept("b") is None
+    assert token_cache.kept("a")[0] == {"input_ids": [1, 2]}

@@ -12,7 +12,7 @@ from engine import runs
 from engine.answer import Pair, stream
 from engine.build import add_sft_loss, load_base, load_tokenizer, sft_loss
 from engine.data import as_trl
-from engine.demos import DEMOS, Demo, first_plan
+from engine.data.demos import DEMOS, Demo, first_plan
 from engine.plan import DataSource, Plan
 from engine.runs import Run
 from engine.system import events

@@ -19,10 +19,11 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from engine import build, data, encode, lengths, objectives, xray
+from engine import build, data, objectives, xray
 from engine.build import load_processor
+from engine.data import token_counts, tokenization
+from engine.data.demos import DEMOS
 from engine.data.values import BadRow, EmptyRow
-from engine.demos import DEMOS
 from engine.plan import DataSource, Plan
 from engine.recipes import grids
 from engine.recipes.vision import answer_batch, images_of
@@ -93,12 +94,12 @@ def test_images_of_a_chat_lie_beside_the_file_and_are_opened(tmp_path: Path) -> 
 def test_the_flags_of_the_xray_are_the_labels_of_the_collator(demo: str) -> None:
     """Where one token stands for an image in the X-ray, the model reads many: they carry no label."""
     plan = DEMOS[demo].plan()
-    processor, tokenizer = load_processor(plan), lengths.local_tokenizer(plan)
+    processor, tokenizer = load_processor(plan), token_counts.local_tokenizer(plan)
     rows = data.load(plan.datasets, objectives.OBJECTIVES[plan.objective].shapes)[:4]
-    batch = answer_batch(processor, [images_of(row) for row in rows], [encode.image_chat(row) for row in rows])
+    batch = answer_batch(processor, [images_of(row) for row in rows], [tokenization.image_chat(row) for row in rows])
     place = tokenizer.convert_tokens_to_ids("<image>")
     for number, row in enumerate(rows):
-        (ours,) = encode.encode(row, tokenizer, plan.objective)
+        (ours,) = tokenization.encode(row, tokenizer, plan.objective)
         read = batch["attention_mask"][number].bool()
         ids, labels = batch["input_ids"][number][read], batch["labels"][number][read]
         words = ids != place
@@ -111,7 +112,7 @@ def test_the_flags_of_the_xray_are_the_labels_of_the_collator(demo: str) -> None
 
 def test_the_look_at_a_row_shows_its_image() -> None:
     plan = DEMOS["captions"].plan()
-    shown = xray.look(plan, 1, lengths.local_tokenizer(plan)).picture
+    shown = xray.look(plan, 1, token_counts.local_tokenizer(plan)).picture
     assert shown is not None
     assert (shown.width, shown.height) == (32, 32)
 

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from engine import alphabets, checks, cleaning, copies, data, encode, lengths, xray
+from engine import checks, data, xray
 from engine.build import load_tokenizer
 from engine.catalog import chat_templates
-from engine.demos import DEMOS, Demo, first_plan
+from engine.data import cleaning, languages, near_duplicates, token_counts, tokenization
+from engine.data.demos import DEMOS, Demo, first_plan
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import ASSETS
@@ -86,7 +87,7 @@ def test_sft_flags_are_the_labels_of_the_real_trainer(
 
     tokenizer = load_tokenizer(first_plan())
     tokenizer.chat_template = template or tokenizer.chat_template
-    marks = encode.marks_answers(tokenizer)
+    marks = tokenization.marks_answers(tokenizer)
     trl_rows = data.as_dataset([data.as_trl(row, assistant_mask=marks) for row in rows])
     args = SFTConfig(
         output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False, max_length=None,
@@ -94,7 +95,7 @@ def test_sft_flags_are_the_labels_of_the_real_trainer(
     )  # fmt: skip
     trainer = SFTTrainer(model=model, args=args, processing_class=tokenizer, train_dataset=trl_rows)
     for row, theirs in zip(rows, trainer.train_dataset, strict=True):
-        (ours,) = encode.encode(row, tokenizer)
+        (ours,) = tokenization.encode(row, tokenizer)
         assert list(ours.ids) == list(theirs["input_ids"])
         assert list(ours.trained) == [label != -100 for label in theirs["labels"]]
 
@@ -110,7 +111,7 @@ def test_preference_flags_are_what_the_real_trainer_counts(tmp_path: Path, model
     args = DPOConfig(output_dir=str(tmp_path), use_cpu=True, report_to="none", bf16=False, max_length=None)
     trainer = DPOTrainer(model=model, args=args, processing_class=tokenizer, train_dataset=data.as_dataset([row, row]))
     theirs = trainer.train_dataset[0]
-    for side in encode.encode(row, tokenizer, "dpo"):
+    for side in tokenization.encode(row, tokenizer, "dpo"):
         assert list(side.ids) == [*theirs["prompt_ids"], *theirs[f"{side.name}_ids"]]
         assert list(side.trained) == [False] * len(theirs["prompt_ids"]) + [True] * len(theirs[f"{side.name}_ids"])
 
@@ -121,17 +122,17 @@ EXAMPLES = {row.becomes: data.Recognition().read(dict(row.example))[1] for row i
 @pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
 def test_every_objective_has_a_reading_of_its_rows(objective: Any, tokenizer: Any) -> None:
     for shape in objective.shapes:
-        reading = encode.reading(objective.key, shape)
-        sequences = encode.encode(EXAMPLES[shape], tokenizer, objective.key)
-        assert bool(sequences) == (shape not in encode.WITHOUT_TEXT)
+        reading = tokenization.reading(objective.key, shape)
+        sequences = tokenization.encode(EXAMPLES[shape], tokenizer, objective.key)
+        assert bool(sequences) == (shape not in tokenization.WITHOUT_TEXT)
         assert not reading.by_tokens or any(any(one.trained) for one in sequences)
 
 
 def test_words_and_answers_are_marked_by_their_first_token_and_their_place(tokenizer: Any) -> None:
-    (tagged,) = encode.encode({"tokens": ["Adalbert", "wrote"], "tags": ["B", "O"]}, tokenizer)
+    (tagged,) = tokenization.encode({"tokens": ["Adalbert", "wrote"], "tags": ["B", "O"]}, tokenizer)
     assert sum(tagged.trained) == 2 < len(tagged.ids)
     row = {"question": "Who?", "context": "Then Ada wrote.", "answers": {"text": ["Ada"], "answer_start": [5]}}
-    (answered,) = encode.encode(row, tokenizer)
+    (answered,) = tokenization.encode(row, tokenizer)
     marked = [one for one, trained in zip(answered.ids, answered.trained, strict=True) if trained]
     assert tokenizer.decode(marked).strip() == "Ada"
 
@@ -249,7 +250,7 @@ def test_the_held_out_rows_are_the_workers_and_their_ids_are_kept(tmp_path: Path
 @pytest.mark.parametrize("demo", DEMOS.values(), ids=DEMOS)
 def test_every_demo_has_an_xray_without_a_warning(demo: Demo) -> None:
     plan = demo.plan()
-    tokenizer = lengths.local_tokenizer(plan)
+    tokenizer = token_counts.local_tokenizer(plan)
     seen = xray.xray(plan, tokenizer)
     assert seen.issues == ()
     assert seen.cut_rows == 0
@@ -267,23 +268,23 @@ def test_classes_are_counted_and_rare_ones_named(tmp_path: Path, tokenizer: Any)
 
 
 def test_a_sample_stands_for_a_set_that_is_too_large(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lengths, "MOST_LOADED", 50)
-    monkeypatch.setattr(lengths, "MOST_COUNTED", 20)
+    monkeypatch.setattr(token_counts, "MOST_LOADED", 50)
+    monkeypatch.setattr(token_counts, "MOST_COUNTED", 20)
     plan = plan_of(tmp_path, chats(100), eval_fraction=0.1)
-    counts = lengths.count(plan, tokenizer)
+    counts = token_counts.count(plan, tokenizer)
     assert (counts.rows, counts.held_out, len(counts.lengths), counts.exact) == (90, 10, 18, False)
     assert len(counts.all_lengths()) == 90
-    assert lengths.count(plan, tokenizer) == counts
+    assert token_counts.count(plan, tokenizer) == counts
 
 
 def test_counts_are_kept_until_the_data_change(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_of(tmp_path, chats(5))
-    counts = lengths.count(plan, tokenizer)
+    counts = token_counts.count(plan, tokenizer)
     with monkeypatch.context() as patch:
-        patch.setattr(encode, "encode", lambda *_: pytest.fail("the rows were counted again"))
-        assert lengths.count(plan.with_(max_length=99), tokenizer) == counts
+        patch.setattr(tokenization, "encode", lambda *_: pytest.fail("the rows were counted again"))
+        assert token_counts.count(plan.with_(max_length=99), tokenizer) == counts
     changed = plan_of(tmp_path, chats(6))
-    assert lengths.count(changed, tokenizer).rows == 6
+    assert token_counts.count(changed, tokenizer).rows == 6
 
 
 # --- copies and languages -------------------------------------------------------------------------------------------
@@ -296,7 +297,7 @@ def test_near_copies_are_found_and_others_are_not() -> None:
     texts = [" ".join(random_.choices([f"word{n}" for n in range(500)], k=60)) for _ in range(200)]
     changed = texts[17].split()
     changed[30] = "another"
-    assert copies.near_copies([*texts, " ".join(changed), texts[4].upper()]) == [(200, 17), (201, 4)]
+    assert near_duplicates.near_copies([*texts, " ".join(changed), texts[4].upper()]) == [(200, 17), (201, 4)]
 
 
 @pytest.mark.parametrize(
@@ -309,11 +310,11 @@ def test_near_copies_are_found_and_others_are_not() -> None:
         ("今天天气很好", "Chinese"),
         ("こんにちは世界", "Japanese"),
         ("print(x[0])", "Latin"),
-        ("1 + 1 = 2", alphabets.OTHER),
+        ("1 + 1 = 2", languages.OTHER),
     ],
 )
 def test_languages_are_told_apart_where_it_is_clear(text: str, language: str) -> None:
-    assert alphabets.language(text) == language
+    assert languages.language(text) == language
 
 
 # --- what cannot train ----------------------------------------------------------------------------------------------
@@ -327,8 +328,8 @@ def test_a_plan_whose_prompts_fill_the_sequence_is_refused_before_the_start(tmp_
     assert "none of the 4 rows has a token to learn from within 16 tokens" in seen.issues[0].message
     assert [issue.field for issue in checks.check_start(plan) if issue.severity == "error"] == ["max_length"]
     with pytest.raises(PlanError, match="none of the 4 rows"):
-        lengths.refuse_untrained(plan)
-    lengths.refuse_untrained(plan.with_(max_length=128))
+        token_counts.refuse_untrained(plan)
+    token_counts.refuse_untrained(plan.with_(max_length=128))
     assert not [issue for issue in checks.check_start(plan.with_(max_length=128)) if issue.severity == "error"]
 
 
@@ -356,7 +357,7 @@ def test_a_token_without_an_embedding_is_refused(tmp_path: Path) -> None:
     larger.add_tokens(["<new>"])
     larger.save_pretrained(folder)
     plan = plan_of(tmp_path, [chat("Hi <new>", "Hello")], model=str(folder))
-    tokenizer = lengths.local_tokenizer(plan)
+    tokenizer = token_counts.local_tokenizer(plan)
     (issue,) = xray.xray(plan, tokenizer).issues
     assert "gives the id 2,048 (2,049 tokens), and the model has embeddings for 2,048 only" in issue.message
     assert issue.severity == "error"
@@ -385,7 +386,7 @@ def test_without_a_pad_token_it_trains_and_the_end_is_learned(tmp_path: Path, mo
     assert tokenizer.decode(said[asked["input_ids"].shape[1] :]) == f"Hello{tokenizer.eos_token}", "it stops by itself"
     plan = plan_of(tmp_path, rows)
     assert not xray.xray(plan, tokenizer).issues
-    assert lengths.count(plan, tokenizer).ended == 2
+    assert token_counts.count(plan, tokenizer).ended == 2
 
 
 def test_a_template_that_hides_the_end_of_an_answer_is_warned_of(tmp_path: Path) -> None:
@@ -402,10 +403,10 @@ def test_without_a_chat_template_named_ones_are_offered_and_shown(tmp_path: Path
     shutil.copytree(ASSETS / "demo_model", folder)
     (folder / "chat_template.jinja").unlink()
     plan = plan_of(tmp_path, [chat("Hi", "Hello")], model=str(folder))
-    tokenizer = lengths.local_tokenizer(plan)
+    tokenizer = token_counts.local_tokenizer(plan)
     assert tokenizer.chat_template is None
     with pytest.raises(PlanError, match="has no chat template"):
-        encode.encode(chat("Hi", "Hello"), tokenizer)
+        tokenization.encode(chat("Hi", "Hello"), tokenizer)
     seen = xray.xray(plan, tokenizer)
     assert [key for key, _ in seen.templates] == list(chat_templates.TEMPLATES)
     (issue,) = seen.issues
@@ -423,7 +424,7 @@ def test_without_a_chat_template_named_ones_are_offered_and_shown(tmp_path: Path
 def test_every_named_template_marks_the_answers_with_their_end(template: Any, tokenizer: Any) -> None:
     named = chat_templates.with_template(tokenizer, template.key)
     row = {"messages": [{"role": "system", "content": "Be brief"}, *chat("Hi", "Hello")["messages"]]}
-    (sequence,) = encode.encode(row, named)
+    (sequence,) = tokenization.encode(row, named)
     learned = [one for one, trained in zip(sequence.ids, sequence.trained, strict=True) if trained]
     assert tokenizer.decode(learned) == "Hello<|end|>"
     assert tokenizer.chat_template != named.chat_template

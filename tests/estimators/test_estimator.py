@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import Plan, PlanError
 from estimators.client import Estimator
 from estimators.estimate import Estimate

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from engine.checks import check
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan
 from estimators import fixes
 from estimators.client import Estimator

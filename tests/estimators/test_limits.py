@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
-from engine import splits
-from engine.demos import first_plan
+from engine.data import holdout
+from engine.data.demos import first_plan
 from engine.plan import Plan
 from estimators import limits
 from estimators.estimate import Estimate
@@ -65,7 +65,7 @@ def test_a_batch_has_no_more_rows_than_there_are(example: Estimate) -> None:
     ask = on_a_line(example, 1, 0.001, [])
     plan = first_plan()
     found = limits.largest(plan, BATCH.field, lambda other: ask(other.per_device_train_batch_size))
-    assert (found.value, found.at_the_end) == (sum(splits.sizes(plan)), True)
+    assert (found.value, found.at_the_end) == (sum(holdout.sizes(plan)), True)
 
 
 def test_lengths_are_round(example: Estimate) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.catalog.hardware import this_machine
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import Plan
 from engine.system.home import home as home_folder
 from estimators import measured

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.catalog import hardware
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan
 from estimators import survey

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.build import load_tokenizer
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan
 from estimators import tokens
 from estimators.estimator import estimate

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
 from engine import runs
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.system import visitors
 from engine.system.home import visiting
 from tests.security.browsing import Watched, new_page

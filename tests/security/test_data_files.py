@@ -32,9 +32,9 @@ from pyarrow import parquet
 from engine import data, xray
 from engine.build import load_tokenizer
 from engine.data import images, limits, pictures, sandbox, scanning
+from engine.data.demos import DEMOS, first_plan
 from engine.data.formats import FORMATS, NAMES, Recognition
 from engine.data.values import BadRow
-from engine.demos import DEMOS, first_plan
 from engine.plan import DataSource, PlanError
 from engine.system.workers import CODE_FOLDER
 from ui import data_tab, data_views

@@ -24,7 +24,7 @@ import pytest
 
 from engine import build, checks, joint, libraries, runs, train
 from engine.catalog import hub_lookups, model_files, models
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
 from engine.system.home import ASSETS

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, FilePayload
 
 from engine import merge, runs
 from engine.chains import Chain, Stage, to_dict
-from engine.demos import DEMOS, first_plan
+from engine.data.demos import DEMOS, first_plan
 from engine.plan import DataSource
 from engine.system.events import EventLog
 from tests.security.browsing import Watched, missing, new_page

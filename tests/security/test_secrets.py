@@ -25,7 +25,7 @@ from peft import PeftModel
 
 from engine import answer, artifacts, build, downloads, libraries, merge, runs, train
 from engine.adapters import attach
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import Plan
 from engine.runs import Run
 from engine.system import errors, events, redaction

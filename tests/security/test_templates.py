@@ -18,8 +18,9 @@ import jinja2
 import psutil
 import pytest
 
-from engine import answer, build, encode, libraries, runs, template_sandbox, train, xray
-from engine.demos import first_plan
+from engine import answer, build, libraries, runs, train, xray
+from engine.data import template_sandbox, tokenization
+from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan, PlanError
 from engine.recipes import vision
 from engine.system import events
@@ -195,7 +196,7 @@ def hostile_plan(hostile: str) -> Plan:
         lambda plan, tokenizer: xray.xray(plan, tokenizer),
         lambda plan, tokenizer: xray.look(plan, 1, tokenizer),
         lambda plan, tokenizer: tokens.lengths(plan),
-        lambda plan, tokenizer: encode.encode({"messages": CHAT}, tokenizer, "sft"),
+        lambda plan, tokenizer: tokenization.encode({"messages": CHAT}, tokenizer, "sft"),
         lambda plan, tokenizer: answer.render(tokenizer, "Hello"),
         lambda plan, tokenizer: vision.chat_prompt(tokenizer, CHAT),
         lambda plan, tokenizer: train.make_trainer(

@@ -19,7 +19,7 @@ import pytest
 
 from engine import chain_runs, data, runs
 from engine.chains import Chain, Stage
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan, PlanError
 from engine.runs import Run
 from engine.system import visitors

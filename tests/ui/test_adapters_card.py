@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.joint import BASE, Said
 from engine.plan import PlanError
 from engine.runs import Run

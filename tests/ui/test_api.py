@@ -18,7 +18,7 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
 from engine.catalog import hardware
-from engine.demos import first_plan
+from engine.data.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan
 from estimators import client

@@ -10,7 +10,7 @@ import pytest
 from engine import chain_runs, chains
 from engine.chain_runs import ChainRun
 from engine.chains import Progress
-from engine.demos import DEMO_CHAINS, DEMOS, first_plan
+from engine.data.demos import DEMO_CHAINS, DEMOS, first_plan
 from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
 from estimators.chains import summed, whole

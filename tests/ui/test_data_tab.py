@@ -12,8 +12,8 @@ import pytest
 
 from engine import data, xray
 from engine.build import load_tokenizer
-from engine.cleaning import Cleaned
-from engine.demos import first_plan
+from engine.data.cleaning import Cleaned
+from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
 from engine.xray import Look, Piece, Strip

@@ -8,9 +8,10 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine import checks, data, lengths, splits, xray
+from engine import checks, data, xray
 from engine.build import load_tokenizer
-from engine.demos import DEMOS
+from engine.data import holdout, token_counts
+from engine.data.demos import DEMOS
 from engine.plan import DataSource, Plan
 from ui import form, mixture, plan_tab
 from ui.form import BASE, MORE_SETS, MOST_SETS
@@ -69,10 +70,10 @@ def test_each_new_set_goes_with_the_objective_and_is_another_one(tab: PlanTab) -
 
 def test_the_shares_are_those_of_the_rows_that_are_trained_on(tab: PlanTab) -> None:
     plan = form.defaults().with_(datasets=(PIRATE, FACTS), eval_fraction=0.0)
-    rows = data.load(plan.datasets, lengths.accepts(plan))
-    assert sum(splits.sizes(plan)) == len(rows)
+    rows = data.load(plan.datasets, token_counts.accepts(plan))
+    assert sum(holdout.sizes(plan)) == len(rows)
     told = mixture.shares(plan)
-    assert f"{splits.sizes(plan)[1] / len(rows):.0%}" in told
+    assert f"{holdout.sizes(plan)[1] / len(rows):.0%}" in told
     assert f"2 sets · {len(rows):,} rows" in plan_tab.data_facts(plan)
     assert mixture.shares(form.defaults()) == ""
     seen = xray.xray(plan, load_tokenizer(plan))
@@ -89,14 +90,14 @@ def test_a_weight_that_is_none_is_one_sentence(weight: Any, tab: PlanTab) -> Non
 
 
 def test_a_sample_of_large_sets_keeps_the_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lengths, "MOST_LOADED", 100)
-    monkeypatch.setattr(lengths, "MOST_COUNTED", 60)
+    monkeypatch.setattr(token_counts, "MOST_LOADED", 100)
+    monkeypatch.setattr(token_counts, "MOST_COUNTED", 60)
     sources = []
     for name, weight in (("short", 0.25), ("long", 1.0)):
         file = tmp_path / f"{name}.jsonl"
         file.write_text("\n".join(f'{{"text": "{name} {number}"}}' for number in range(100)))
         sources.append(DataSource(path=str(file), weight=weight))
-    found = lengths.load(Plan(datasets=tuple(sources), eval_fraction=0.0))
+    found = token_counts.load(Plan(datasets=tuple(sources), eval_fraction=0.0))
     assert [sum(row["text"].startswith(name) for row in found.train) for name in ("short", "long")] == [12, 48]
     assert found.total == 125
 

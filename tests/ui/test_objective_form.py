@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine.demos import DEMOS, PROBE
+from engine.data.demos import DEMOS, PROBE
 from engine.methods import Option
 from engine.objectives import OBJECTIVES, option_values
 from engine.plan import Plan, PlanError

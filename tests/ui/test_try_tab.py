@@ -8,10 +8,9 @@ import gradio as gr
 import pytest
 from PIL import Image
 
-from engine import examples
-from engine.data import pictures
+from engine.data import examples, pictures
+from engine.data.demos import DEMOS, Demo
 from engine.data.pictures import Box
-from engine.demos import DEMOS, Demo
 from engine.objectives import task_of
 from engine.plan import DataSource
 from ui import data_views, try_tab

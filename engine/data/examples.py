@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine import data, encode, lengths
+from engine import data
+from engine.data import token_counts, tokenization
+from engine.data.demos import DEMOS
 from engine.data.pictures import open_image
 from engine.data.values import BadRow, Row
-from engine.demos import DEMOS
 from engine.plan import DataSource, Plan
 
 MOST = 6
@@ -41,24 +42,24 @@ def of(plan: Plan, most: int = MOST) -> tuple[Example, ...]:
 
 
 def _held_out(plan: Plan) -> list[Row]:
-    shapes = lengths.accepts(plan)
+    shapes = token_counts.accepts(plan)
     demo = next((demo for demo in DEMOS.values() if [source.path for source in plan.datasets] == [demo.path]), None)
     if demo is not None:
         return [row for _, row in data.iterate(DataSource(path=str(demo.held_out_file)), shapes)]
-    return lengths.load(plan).held_out
+    return token_counts.load(plan).held_out
 
 
 def asked(row: Row) -> str:
     """The question of a row; empty where there is none."""
     if "messages" in row:
-        return next((encode.words_of(message) for message in row["messages"] if message["role"] == "user"), "")
+        return next((tokenization.words_of(message) for message in row["messages"] if message["role"] == "user"), "")
     return row.get("question", "")
 
 
 def expected(row: Row) -> str:
     """What is to be learned from a row: its boxes, its label, its answer or its text."""
     if "messages" in row:
-        return encode.words_of(row["messages"][-1])
+        return tokenization.words_of(row["messages"][-1])
     if "objects" in row:
         return ", ".join(one["label"] for one in row["objects"])
     return str(next((row[name] for name in ("label", "answer", "text") if name in row), ""))

@@ -1,6 +1,6 @@
 """The demo fine-tunes: a small set of rows, a held-out set, and a plan that starts with two clicks.
 
-    from engine.demos import DEMOS
+    from engine.data.demos import DEMOS
     DEMOS["pirate"].is_right("Arr, matey! A fish be in water.", {"word": "water"})   # True
     DEMOS["shapes"].plan()                                                            # ready to start
 
@@ -19,7 +19,7 @@ from typing import Any
 from engine.catalog.hardware import recommended_precision, this_machine
 from engine.plan import DataSource, Plan
 
-ASSETS = Path(__file__).resolve().parent.parent / "assets"
+ASSETS = Path(__file__).resolve().parents[2] / "assets"
 Rule = Callable[[str, Mapping[str, object]], bool]
 PIRATE_WORDS = frozenset({"arr", "ahoy", "aye", "matey", "hearty", "ye", "yer", "yo", "pirate"})
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from engine import alphabets, copies, data, encode, lengths
+from engine import data
 from engine.catalog import chat_templates
-from engine.data import Row, reading, scanning, sources
+from engine.data import Row, languages, near_duplicates, reading, scanning, sources, token_counts, tokenization
 from engine.data.formats import Recognition
 from engine.data.values import BadRow
 from engine.plan import DataSource, Issue, Plan, PlanError
@@ -92,7 +92,7 @@ def _copies(seen: Rows, value: Any) -> set[int]:
 
 def _near_copies(seen: Rows, value: Any) -> set[int]:
     places = seen.places()[:MOST_NEARLY]
-    return {places[copy] for copy, _ in copies.near_copies(map(seen.words, places))}
+    return {places[copy] for copy, _ in near_duplicates.near_copies(map(seen.words, places))}
 
 
 def _untrained(seen: Rows, value: Any) -> set[int]:
@@ -101,7 +101,7 @@ def _untrained(seen: Rows, value: Any) -> set[int]:
         place
         for place in seen.kept
         if not any(one.first_trained < min(longest, len(one.ids)) for one in _sequences(seen, place))
-        and encode.reading(seen.plan.objective, encode.shape_of(seen.rows[place])).by_tokens
+        and tokenization.reading(seen.plan.objective, tokenization.shape_of(seen.rows[place])).by_tokens
     }
 
 
@@ -110,16 +110,16 @@ def _long(seen: Rows, value: Any) -> set[int]:
     return {place for place in seen.kept if any(len(one.ids) > most for one in _sequences(seen, place))}
 
 
-def _sequences(seen: Rows, place: int) -> list[encode.Sequence]:
+def _sequences(seen: Rows, place: int) -> list[tokenization.Sequence]:
     assert seen.tokenizer is not None
-    return encode.encode(seen.rows[place], seen.tokenizer, seen.plan.objective)
+    return tokenization.encode(seen.rows[place], seen.tokenizer, seen.plan.objective)
 
 
 def _other_languages(seen: Rows, value: Any) -> set[int]:
     places = seen.places()
-    spoken = {place: alphabets.language(seen.words(place)) for place in places}
+    spoken = {place: languages.language(seen.words(place)) for place in places}
     main = str(value) or Counter(spoken[place] for place in places[:LOOKED_AT]).most_common(1)[0][0]
-    return {place for place in places if alphabets.is_other(spoken[place], main)}
+    return {place for place in places if languages.is_other(spoken[place], main)}
 
 
 def _containing(seen: Rows, value: Any) -> set[int]:
@@ -174,7 +174,7 @@ def clean(
     """
     chosen = [cleaning for cleaning in CLEANINGS.values() if wishes.get(cleaning.key) not in (None, False)]
     file = sources.locate(source)
-    accepts = lengths.accepts(plan)
+    accepts = token_counts.accepts(plan)
     numbers, rows = _usable(file, source, accepts)
     seen = Rows(plan=plan, tokenizer=tokenizer, rows=rows, kept=set(range(len(rows))))
     before = data.scan(source, accepts)
@@ -202,7 +202,7 @@ def write_with_template(plan: Plan, source: DataSource, tokenizer: PreTrainedTok
     if not key:
         raise _wrong("no template is chosen.", "Choose one on the Data tab.")
     named = chat_templates.with_template(tokenizer, key)
-    numbers, rows = _usable(sources.locate(source), source, lengths.accepts(plan))
+    numbers, rows = _usable(sources.locate(source), source, token_counts.accepts(plan))
     made, target = sources.new_upload(_next_name(sources.title(source)).replace(", cleaned", f", {key}"))
     skipped = 0
     with open(target, "wb") as stream:

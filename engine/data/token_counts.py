@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, encode, splits, template_sandbox
+from engine import data
 from engine.catalog import chat_templates, models
-from engine.data import Row
+from engine.data import Row, holdout, template_sandbox, tokenization
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 from engine.system.home import home, write_atomically
@@ -114,7 +114,7 @@ def load(plan: Plan) -> Rows:
     if not rows:
         raise PlanError([Issue(field="datasets", message="there are no rows.", fix="Choose data first.")])
     ids = [data.row_id(row) for row in rows]
-    aside = splits.places(plan, ids)
+    aside = holdout.places(plan, ids)
     return Rows(
         train=[row for place, row in enumerate(rows) if place not in aside],
         held_out=[rows[place] for place in sorted(aside)],
@@ -186,7 +186,7 @@ def _count(rows: list[Row], tokenizer: PreTrainedTokenizerBase | None, objective
     lengths, first, trained, largest, ended = [], [], 0, 0, 0
     stops = stop_ids(tokenizer)
     for row in rows:
-        sequences = encode.encode(row, tokenizer, objective)
+        sequences = tokenization.encode(row, tokenizer, objective)
         lengths.append(max((len(one.ids) for one in sequences), default=0))
         first.append(min((one.first_trained for one in sequences if True in one.trained), default=lengths[-1]))
         trained += sum(sum(one.trained) for one in sequences)
@@ -198,7 +198,7 @@ def _count(rows: list[Row], tokenizer: PreTrainedTokenizerBase | None, objective
         "trained": trained,
         "largest_id": largest,
         "ended": ended,
-        "by_tokens": encode.reading(objective, encode.shape_of(rows[0])).by_tokens,
+        "by_tokens": tokenization.reading(objective, tokenization.shape_of(rows[0])).by_tokens,
     }
 
 

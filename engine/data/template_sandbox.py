@@ -5,7 +5,7 @@ not from running for ever or filling the memory. `guard()` puts `render` in the 
 every process that has a tokenizer (the estimator, the worker, the merge, Try): the sandbox is the same, in a child that
 the kernel ends when its time is up. Templates that come with this program are rendered where they are asked for.
 
-`python -m engine.template_sandbox` is the child: one JSON object per line in, one out.
+`python -m engine.data.template_sandbox` is the child: one JSON object per line in, one out.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class _Renderer:
 
     def _start(self) -> None:
         environment = redaction.environment_without_secrets() | {"HF_HUB_OFFLINE": "1"}
-        self._child, self._lifeline = helper.popen("engine.template_sandbox", stderr=subprocess.DEVNULL, env=environment)
+        self._child, self._lifeline = helper.popen("engine.data.template_sandbox", stderr=subprocess.DEVNULL, env=environment)
         self._owner = os.getpid()
         assert self._child.stdout is not None
         self._child.stdout.readline()  # it is ready; what it takes to start is not the template's
