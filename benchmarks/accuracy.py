@@ -119,8 +119,8 @@ def ask_fitcheck(python: str, plan: Any, found: Any) -> float | None:
     Args:
         found: our estimate, for the count of parameters, which it asks for.
     """
-    from engine import build
     from engine.catalog import hardware
+    from engine.modeling import build
     from engine.objectives import task_of
 
     options = plan.method_options

@@ -54,7 +54,8 @@ EPOCHS = 4
 
 def bare(plan: Plan, folder: Path) -> float:
     """Tokens per second of the bare script."""
-    from engine import build, data
+    from engine import data
+    from engine.modeling import build
     from engine.objectives import OBJECTIVES
 
     train_rows, eval_rows = data.split(data.load(plan.datasets), eval_fraction=plan.eval_fraction, seed=plan.seed)

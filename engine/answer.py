@@ -18,9 +18,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import build, libraries, runs
+from engine import runs
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS, Task
+from engine.modeling import build, libraries
 from engine.objectives import task_of
 from engine.plan import Issue, PlanError
 from engine.system import redaction

@@ -360,8 +360,9 @@ def result_of(run: Run) -> Path:
 
 def add_adapter(run: Run) -> Path:
     """Add the adapter of a model that does not answer in words to its base; there is nothing to ask it for a proof."""
-    from engine import artifacts, build
+    from engine import artifacts
     from engine.adapters import attach
+    from engine.modeling import build
 
     plan = run.plan
     if not METHODS[plan.method].mergeable:

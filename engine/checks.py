@@ -2,7 +2,7 @@
 
 Cheap on purpose (no torch, no network), so that the form can ask at every keystroke. What only a real build can
 tell - a model that the hub does not have, target modules that match nothing - the estimator and the worker report
-in the same words (`engine/build.py`).
+in the same words (`engine/modeling/build.py`).
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import build, data
+from engine import data
 from engine.data import holdout
+from engine.modeling import build
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Plan
 

@@ -129,8 +129,8 @@ class Adapters:
     """A base model with the adapters of several runs, by the runs' ids."""
 
     def __init__(self, chosen: Sequence[Run]):
-        from engine import build
         from engine.adapters import attach
+        from engine.modeling import build
 
         self.plans = {run.id: run.plan for run in chosen}
         plan = chosen[0].plan

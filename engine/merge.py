@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, build, checks, data, libraries, runs
+from engine import answer, artifacts, checks, data, runs
 from engine.adapters import attach
 from engine.catalog import prequantized
 from engine.catalog.models import find
 from engine.data import holdout
 from engine.methods import METHODS
+from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 from engine.runs import Run

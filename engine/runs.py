@@ -25,9 +25,10 @@ from pathlib import Path
 
 import psutil
 
-from engine import checkpoints, checks, data
+from engine import checks, data
 from engine.catalog.models import find
 from engine.methods import METHODS
+from engine.modeling import checkpoints
 from engine.plan import Issue, Plan, PlanError
 from engine.system import events, visitors, workers
 from engine.system.home import home, runs_folder, write_atomically

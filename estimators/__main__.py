@@ -23,10 +23,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, json_input, libraries, runs
+from engine import checks, json_input, runs
 from engine.__main__ import read_text
 from engine.issues import Issue, PlanError, quoted
 from engine.methods import METHODS
+from engine.modeling import libraries
 from engine.plan import NOT_JSON, Plan, nearest
 from engine.system import redaction
 from engine.system.errors import in_plain_words
@@ -80,7 +81,7 @@ def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...]
 @contextlib.contextmanager
 def _naming_layers(plan: Plan) -> Iterator[None]:
     """Around an estimate: where target modules match nothing, the error names those that there are."""
-    from engine.build import laid_to_step
+    from engine.modeling.build import laid_to_step
     from estimators import targets
 
     try:

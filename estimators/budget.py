@@ -87,7 +87,7 @@ def _fewer(plan: Plan) -> Iterator[list[str]]:
     """The attention's projections that PEFT adapts in this kind of model when it is not told."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as PICKED
 
-    from engine import build
+    from engine.modeling import build
 
     names = PICKED.get(build.load_config(plan).get_text_config().model_type, list(ATTENTION))
     yield list(names)
@@ -95,7 +95,7 @@ def _fewer(plan: Plan) -> Iterator[list[str]]:
 
 def count(plan: Plan) -> int:
     """The trainable parameters of a plan, counted on the model built without memory."""
-    from engine import build
+    from engine.modeling import build
 
     model = build.build(plan, "meta")
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

@@ -18,10 +18,10 @@ from typing import Any, TypeVar
 from engine import data
 from engine.data.cleaning import Cleaned
 from engine.methods import METHODS
+from engine.modeling.xray import Look, XRay
 from engine.plan import Issue, Plan, PlanError
 from engine.system.home import current_visitor, home
 from engine.system.json_process import HelperStopped, JsonProcess
-from engine.xray import Look, XRay
 from estimators import fixes, limits, measured, survey
 from estimators.budget import Solution
 from estimators.estimate import Estimate

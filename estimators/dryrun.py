@@ -19,9 +19,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.hooks import RemovableHandle
 from transformers import PretrainedConfig
 
-from engine import build, checks
+from engine import checks
 from engine.catalog import models
 from engine.methods import METHODS
+from engine.modeling import build
 from engine.objectives import recipe, task_of
 from engine.plan import Plan
 from estimators import kernels as kernels_of_gpus

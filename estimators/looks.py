@@ -28,8 +28,8 @@ def answer(question: str, plan: Plan, only: str) -> dict[str, Any]:
 
     `only` is a JSON text with what the question needs: {"number", "template"} or {"wishes", "template"}.
     """
-    from engine import xray
     from engine.data import cleaning
+    from engine.modeling import xray
 
     wanted = _wanted(only or "{}")
     if not plan.datasets:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from engine import build
+from engine.modeling import build
 from engine.plan import Plan
 from estimators.trace import Alloc, Free, Place, Recorder, Ref, Segment, Work
 

@@ -1,6 +1,6 @@
 """The memory of a run's other phases: people fit the training, and then die while loading, evaluating or merging.
 
-Each phase is what the engine really does there: `engine/build.py` loads, the trainer evaluates with the training's batch
+Each phase is what the engine really does there: `engine/modeling/build.py` loads, the trainer evaluates with the training's batch
 size, `engine/train.py` saves, `engine/merge.py` merges in a process of its own. Bytes.
 """
 

@@ -89,7 +89,7 @@ class Split:
 
 def states(plan: Plan, run: DryRun) -> States:
     """What `applied` needs of a dry run."""
-    from engine import build
+    from engine.modeling import build
 
     peaks, totals, saved = _walk(run.step)
     found = run.units

@@ -23,7 +23,7 @@ def linear_names(plan: Plan) -> list[str]:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    from engine import build
+    from engine.modeling import build
 
     bare = build.build_bare(plan, build.load_config(plan))
     kinds = (torch.nn.Linear, Conv1D)

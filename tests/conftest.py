@@ -16,7 +16,8 @@ from xdist.scheduler import LoadScopeScheduling
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
-from engine import libraries, runs
+from engine import runs
+from engine.modeling import libraries
 from engine.system import workers
 
 os.environ.update(workers.environment())  # the tests run what those processes run

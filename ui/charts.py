@@ -12,7 +12,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from engine.xray import XRay
+from engine.modeling.xray import XRay
 from ui import words
 from ui.curves import Break, Curves, Line
 

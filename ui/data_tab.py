@@ -24,7 +24,7 @@ from ui.border import guarded
 from ui.form import BASE, Form
 
 if TYPE_CHECKING:
-    from engine.xray import XRay
+    from engine.modeling.xray import XRay
     from estimators.client import Estimator
 
 UPLOAD_TYPES = list(sources.UPLOAD_SUFFIXES)

@@ -13,7 +13,7 @@ from engine.data import FORMATS, Scan
 from engine.data.cleaning import CLEANINGS, Cleaned
 from engine.data.pictures import Box, Picture
 from engine.data.values import Row
-from engine.xray import Finding, Look, Piece, Strip, XRay
+from engine.modeling.xray import Finding, Look, Piece, Strip, XRay
 from ui import markup, words
 
 CELL_CHARACTERS = 160

@@ -18,11 +18,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import build, data
+from engine import data
 from engine.adapters.peft_options import MEANT_FOR_PEFT_ITSELF
 from engine.catalog import hardware, models
 from engine.data.demos import DEMOS, PROBE, first_plan
 from engine.methods import METHODS, Method, Option
+from engine.modeling import build
 from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, SOURCE_KNOBS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
 from ui import words

@@ -15,8 +15,9 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checkpoints, downloads, runs
+from engine import downloads, runs
 from engine.methods import METHODS
+from engine.modeling import checkpoints
 from engine.runs import Run
 from engine.system import events
 from estimators import measured

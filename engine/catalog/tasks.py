@@ -1,7 +1,7 @@
 """TASKS: what kind of model a plan trains, one row each.
 
 A row names the transformers class that loads the model, the class that prepares its inputs, PEFT's own name for the
-task, and the parts that a new label set makes anew. `engine/build.py` reads the row; nothing else asks "is this an
+task, and the parts that a new label set makes anew. `engine/modeling/build.py` reads the row; nothing else asks "is this an
 encoder?". Standard library only.
 """
 

@@ -11,9 +11,10 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl.trainer.utils import add_fused_lm_head, use_adapter
 
-from engine import build, data
+from engine import data
 from engine.adapters import meta_init
 from engine.data import token_cache
+from engine.modeling import build
 from engine.objectives import option_values
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Row, Setup

@@ -11,9 +11,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy,
 from torch.overrides import TorchFunctionMode
 from transformers import EvalPrediction, PretrainedConfig, Trainer
 
-from engine import build
 from engine.data.pictures import open_image
 from engine.detections import Boxes, found, mean_average_precision
+from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
 from engine.recipes.images import image_settings

@@ -21,8 +21,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from engine import build
 from engine.data import token_cache
+from engine.modeling import build
 from engine.objectives import option_values, task_of
 from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup

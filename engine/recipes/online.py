@@ -16,7 +16,7 @@ from trl import DistillationConfig, DistillationTrainer, GRPOConfig, GRPOTrainer
 from trl.experimental.gkd import GKDConfig, GKDTrainer
 from trl.trainer.distillation_trainer import _chunked_divergence_loss
 
-from engine import build
+from engine.modeling import build
 from engine.objectives import option_values, rewards
 from engine.plan import Plan
 from engine.recipes import Batch, Held, Models, Phase, Recipe, Setup

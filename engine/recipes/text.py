@@ -7,8 +7,9 @@ import torch
 from transformers import PretrainedConfig, Trainer
 from trl import SFTConfig, SFTTrainer
 
-from engine import build, data
+from engine import data
 from engine.data import token_cache
+from engine.modeling import build
 from engine.objectives import packs
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup

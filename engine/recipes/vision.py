@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArguments
 
-from engine import build
 from engine.data import tokenization
 from engine.data.pictures import open_image
+from engine.modeling import build
 from engine.plan import Issue, Plan, PlanError
 from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
 from engine.recipes.causal import arguments, ones

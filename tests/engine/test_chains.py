@@ -11,9 +11,10 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import build, chain_runs, chains, checks, data, forgetting, runs, series
+from engine import chain_runs, chains, checks, data, forgetting, runs, series
 from engine.adapters import attach
 from engine.chain_runs import ChainRun
+from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
 from engine.runs import Run

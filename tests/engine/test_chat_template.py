@@ -6,10 +6,11 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from engine import build, train
+from engine import train
 from engine.catalog import chat_templates
 from engine.catalog.chat_templates import OWN, TEMPLATES
 from engine.data import token_counts, tokenization
+from engine.modeling import build
 from engine.plan import FIELDS, DataSource
 from tests.engine import tiny
 

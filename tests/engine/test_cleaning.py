@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from engine import data
-from engine.build import load_tokenizer
 from engine.data import cleaning, token_counts
 from engine.data.cleaning import CLEANINGS, Cleaned
 from engine.data.demos import first_plan
+from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, PlanError
 
 

@@ -27,11 +27,12 @@ from transformers import (
 )
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, HungarianMatcher
 
-from engine import build, data, objectives
+from engine import data, objectives
 from engine.data import pictures
 from engine.data.demos import DEMOS
 from engine.data.values import BadRow
 from engine.detections import Boxes, found, mean_average_precision, overlap
+from engine.modeling import build
 from engine.plan import DataSource
 from engine.recipes import Setup
 from engine.recipes.detection import OBJECTS, detection_trainer, matched_loss

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import build, data, joint
+from engine import data, joint
 from engine.adapters import attach
 from engine.data import holdout
 from engine.joint import BASE, Adapters, Said
+from engine.modeling import build
 from engine.plan import DataSource, Plan, PlanError
 from engine.runs import Run
 from engine.train import make_trainer

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from engine import build, merge
+from engine import merge
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
+from engine.modeling import build
 from engine.plan import Plan
 from tests import tiny_models
 

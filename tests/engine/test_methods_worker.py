@@ -15,8 +15,9 @@ import pytest
 import torch
 import transformers
 
-from engine import build, train
+from engine import train
 from engine.methods import METHODS
+from engine.modeling import build
 from engine.plan import DataSource, Plan
 from engine.system import events
 from engine.system.events import EventLog

@@ -10,7 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import set_seed
 
-from engine import build, objectives
+from engine import objectives
+from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan
 from engine.train import make_trainer

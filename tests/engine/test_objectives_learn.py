@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import Trainer, set_seed
 
-from engine import build, data
+from engine import data
 from engine.data import tokenization
+from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan
 from engine.recipes import vision

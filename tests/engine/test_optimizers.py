@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine import build, checks, optimizers
+from engine import checks, optimizers
 from engine.methods import METHODS
+from engine.modeling import build
 from engine.plan import Plan
 from tests import tiny_models
 

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from engine import build, checks
+from engine import checks
 from engine.catalog import prequantized
+from engine.modeling import build
 from engine.plan import DataSource, Plan, PlanError
 from estimators.dryrun import Shape, dry_run
 from tests.engine import tiny

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from engine import build, checks
+from engine import checks
+from engine.modeling import build
 from engine.plan import Plan
 
 MEASURED = Path(__file__).resolve().parents[3] / "shared" / "groundtruth" / "visible.json"

@@ -9,8 +9,9 @@ import pytest
 import torch
 import transformers
 
-from engine import build, checkpoints, runs, train
+from engine import runs, train
 from engine.data import split
+from engine.modeling import build, checkpoints
 from engine.plan import Plan, PlanError
 from engine.system import events
 from tests.conftest import log_of, run_to_its_end

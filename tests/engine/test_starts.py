@@ -9,9 +9,10 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit
 
-from engine import build, checks
+from engine import checks
 from engine.adapters import attach, lora_init
 from engine.methods import METHODS
+from engine.modeling import build
 from engine.plan import Plan, PlanError
 from tests import tiny_models
 

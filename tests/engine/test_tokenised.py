@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from engine import build, data
+from engine import data
 from engine.data import token_cache
+from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan
 from engine.train import make_trainer

@@ -10,9 +10,9 @@ import pytest
 
 from engine import runs
 from engine.answer import Pair, stream
-from engine.build import add_sft_loss, load_base, load_tokenizer, sft_loss
 from engine.data import as_trl
 from engine.data.demos import DEMOS, Demo, first_plan
+from engine.modeling.build import add_sft_loss, load_base, load_tokenizer, sft_loss
 from engine.plan import DataSource, Plan
 from engine.runs import Run
 from engine.system import events

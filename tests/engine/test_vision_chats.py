@@ -19,11 +19,12 @@ from transformers import (
     Qwen2VLImageProcessorPil,
 )
 
-from engine import build, data, objectives, xray
-from engine.build import load_processor
+from engine import data, objectives
 from engine.data import token_counts, tokenization
 from engine.data.demos import DEMOS
 from engine.data.values import BadRow, EmptyRow
+from engine.modeling import build, xray
+from engine.modeling.build import load_processor
 from engine.plan import DataSource, Plan
 from engine.recipes import grids
 from engine.recipes.vision import answer_batch, images_of

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
-from engine import checks, data, xray
-from engine.build import load_tokenizer
+from engine import checks, data
 from engine.catalog import chat_templates
 from engine.data import cleaning, languages, near_duplicates, token_counts, tokenization
 from engine.data.demos import DEMOS, Demo, first_plan
+from engine.modeling import xray
+from engine.modeling.build import load_tokenizer
+from engine.modeling.xray import Finding, Look, XRay
 from engine.objectives import OBJECTIVES
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import ASSETS
 from engine.train import make_trainer
-from engine.xray import Finding, Look, XRay
 
 WORDS = ("the", "cat", "sat", "on", "a", "mat", "and", "read", "of", "ships", "sea")
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from engine.build import load_tokenizer
+from engine.modeling.build import load_tokenizer
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine import build
 from engine.catalog import hardware, models
+from engine.modeling import build
 from engine.plan import Plan
 from estimators import clock, replay
 from estimators.dryrun import Shape, dry_run

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from engine import build
 from engine.methods import METHODS
+from engine.modeling import build
 from engine.plan import Plan
 from estimators import replay
 from estimators.dryrun import Shape, Stage, dry_run

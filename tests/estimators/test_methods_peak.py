@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from transformers import Trainer
 
-from engine import build
 from engine.catalog.tasks import TASKS
 from engine.methods import METHODS, unfit
+from engine.modeling import build
 from engine.objectives import OBJECTIVES, recipe
 from engine.plan import Plan
 from estimators import replay

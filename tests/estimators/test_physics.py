@@ -6,9 +6,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine import build, checks
+from engine import checks
 from engine.adapters import attach
 from engine.catalog import hardware
+from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import text
 from estimators import accumulation, clock, phases, replay

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from engine.build import load_tokenizer
 from engine.data.demos import first_plan
+from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, Plan
 from estimators import tokens
 from estimators.estimator import estimate
 
 
 def test_demo_rows_are_counted_as_the_trainer_reads_them(tmp_path: Path) -> None:
-    from engine.build import load_base
+    from engine.modeling.build import load_base
     from engine.train import load_rows, make_trainer
 
     plan = first_plan()

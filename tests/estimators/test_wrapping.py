@@ -11,7 +11,7 @@ import torch
 from peft.utils.other import fsdp_auto_wrap_policy
 from torch.distributed.fsdp.wrap import _recursive_wrap
 
-from engine import build
+from engine.modeling import build
 from engine.plan import Plan
 from estimators import wrapping
 from estimators.allocator import MIB, CachingAllocator

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checkpoints, libraries, train
-from engine.checkpoints import MANIFEST, TRAINER_FOLDER
+from engine import train
+from engine.modeling import checkpoints, libraries
+from engine.modeling.checkpoints import MANIFEST, TRAINER_FOLDER
 from engine.plan import Plan, PlanError
 from engine.system import events
 from tests.engine import tiny

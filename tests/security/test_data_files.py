@@ -29,12 +29,13 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from engine import data, xray
-from engine.build import load_tokenizer
+from engine import data
 from engine.data import images, limits, pictures, sandbox, scanning
 from engine.data.demos import DEMOS, first_plan
 from engine.data.formats import FORMATS, NAMES, Recognition
 from engine.data.values import BadRow
+from engine.modeling import xray
+from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, PlanError
 from engine.system.workers import CODE_FOLDER
 from ui import data_tab, data_views

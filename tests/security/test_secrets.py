@@ -23,9 +23,10 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import answer, artifacts, build, downloads, libraries, merge, runs, train
+from engine import answer, artifacts, downloads, merge, runs, train
 from engine.adapters import attach
 from engine.data.demos import first_plan
+from engine.modeling import build, libraries
 from engine.plan import Plan
 from engine.runs import Run
 from engine.system import errors, events, redaction

@@ -10,13 +10,14 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine import data, xray
-from engine.build import load_tokenizer
+from engine import data
 from engine.data.cleaning import Cleaned
 from engine.data.demos import first_plan
+from engine.modeling import xray
+from engine.modeling.build import load_tokenizer
+from engine.modeling.xray import Look, Piece, Strip
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
-from engine.xray import Look, Piece, Strip
 from estimators.client import Estimator
 from ui import charts, data_tab, data_views, form
 from ui.data_tab import DataTab

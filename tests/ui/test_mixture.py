@@ -8,10 +8,11 @@ from typing import Any
 import gradio as gr
 import pytest
 
-from engine import checks, data, xray
-from engine.build import load_tokenizer
+from engine import checks, data
 from engine.data import holdout, token_counts
 from engine.data.demos import DEMOS
+from engine.modeling import xray
+from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, Plan
 from ui import form, mixture, plan_tab
 from ui.form import BASE, MORE_SETS, MOST_SETS

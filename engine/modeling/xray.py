@@ -18,13 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine import build, data
+from engine import data
 from engine.catalog import chat_templates, models
 from engine.data import Row, languages, near_duplicates, token_counts, tokenization
 from engine.data.pictures import Picture, picture
 from engine.data.token_counts import Counts, Rows
 from engine.data.tokenization import NO_TEMPLATE
 from engine.data.values import BadRow, classes_in
+from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
 
