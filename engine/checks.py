@@ -12,13 +12,13 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from engine import data, json_input, objectives, optimizers
+from engine import data, json_input, objectives
 from engine.adapters import option_forms, patterns, peft_options
 from engine.adapters.attach import MOVES_WEIGHTS
 from engine.catalog import hardware, model_sizes, models, prequantized, shardings
 from engine.data import token_counts
 from engine.issues import quoted
-from engine.methods import EITHER_OR, METHODS, Method, is_tied, option_values, unfit
+from engine.methods import EITHER_OR, METHODS, Method, is_tied, optimizers, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective, rewards
 from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
 from engine.system import visitors

@@ -97,7 +97,7 @@ class Method:
     begin: Callable[[Any, Iterable[Any]], None] | None = field(
         default=None, repr=False
     )  # (model, batches), before the training
-    optimizer: str = ""  # the key of engine.optimizers.OF_METHODS, where the method has an optimizer of its own
+    optimizer: str = ""  # the key of engine.methods.optimizers.OF_METHODS, where the method has an optimizer of its own
 
 
 def unfit(method: Method, model_type: str, task: Task, *, tied: bool = False) -> str:

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import checks, data, optimizers
+from engine import checks, data
 from engine.catalog import chat_templates, hub_lookups, model_files, model_sizes, models, prequantized
 from engine.data import template_sandbox
 from engine.data.values import classes_in
-from engine.methods import METHODS, is_tied, option_values, unfit
+from engine.methods import METHODS, is_tied, optimizers, option_values, unfit
 from engine.modeling import checkpoints, libraries
 from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Issue, Plan, PlanError

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine import checks, optimizers
-from engine.methods import METHODS
+from engine import checks
+from engine.methods import METHODS, optimizers
 from engine.modeling import build
 from engine.plan import Plan
 from tests import tiny_models
