@@ -169,8 +169,8 @@ def _seen(model: Any, processor: Any, text: str, image: Any) -> str:
 
 def boxes_on(model: Any, processor: Any, image: Any) -> tuple[Box, ...]:
     """What a detector finds on an image, the surest first: all of which it is at least half sure."""
-    from engine.detections import found
     from engine.recipes.detection import inputs_of
+    from engine.recipes.detections import found
 
     made = processor(images=[image], return_tensors="pt").to(model.device, model.dtype)
     with torch.inference_mode():

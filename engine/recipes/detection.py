@@ -12,10 +12,10 @@ from torch.overrides import TorchFunctionMode
 from transformers import EvalPrediction, PretrainedConfig, Trainer
 
 from engine.data.pictures import open_image
-from engine.detections import Boxes, found, mean_average_precision
 from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
+from engine.recipes.detections import Boxes, found, mean_average_precision
 from engine.recipes.images import image_settings
 from engine.recipes.vision import pictures_trainer
 

@@ -31,11 +31,11 @@ from engine import data, objectives
 from engine.data import pictures
 from engine.data.demos import DEMOS
 from engine.data.values import BadRow
-from engine.detections import Boxes, found, mean_average_precision, overlap
 from engine.modeling import build
 from engine.plan import DataSource
 from engine.recipes import Setup
 from engine.recipes.detection import OBJECTS, detection_trainer, matched_loss
+from engine.recipes.detections import Boxes, found, mean_average_precision, overlap
 from engine.system.errors import explain
 from engine.train import make_trainer
 from estimators.dryrun import make_fake
