@@ -18,8 +18,8 @@ LIBGOMP_DEFAULT = "300000"  # https://gcc.gnu.org/onlinedocs/libgomp/GOMP_005fSP
 
 
 def tokens_per_second(spin_count: str) -> float:
-    from engine import runs
     from engine.data.demos import first_plan
+    from engine.jobs import runs
     from engine.system import events
 
     os.environ["GOMP_SPINCOUNT"] = spin_count

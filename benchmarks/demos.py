@@ -19,9 +19,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import answer, chains, runs
+from engine import answer, chains
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
-from engine.runs import Run  # noqa: E402
+from engine.jobs import runs
+from engine.jobs.runs import Run  # noqa: E402
 from engine.system import events  # noqa: E402 - found through the line above
 
 FILE = ROOT / "assets" / "demo_results.json"

@@ -84,7 +84,7 @@ def bare(plan: Plan, folder: Path) -> float:
 
 def worker(plan: Plan) -> float:
     """Tokens per second of the app's worker, from its start to its last event of training, evaluations included."""
-    from engine import runs
+    from engine.jobs import runs
     from engine.system import events
 
     run = runs.start(plan)

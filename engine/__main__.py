@@ -17,12 +17,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, compare, forgetting, json_input, merge, runs
+from engine import chains, compare, forgetting, json_input, merge
 from engine.chains import Chain
 from engine.compare import Comparison
 from engine.issues import Issue, PlanError
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.plan import NOT_JSON, Plan
-from engine.runs import Run
 from engine.system import formatting
 from engine.system.home import PRIVATE_UMASK
 

@@ -18,9 +18,9 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import runs
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS, Task
+from engine.jobs import runs
 from engine.modeling import build, libraries
 from engine.objectives import task_of
 from engine.plan import Issue, PlanError

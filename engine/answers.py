@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine import runs
 from engine.data.pictures import Box
+from engine.jobs import runs
 from engine.plan import Issue, PlanError
 from engine.system.json_process import JsonProcess
 

@@ -1,7 +1,7 @@
 """Chains in the background: started, listed, stopped and resumed; and the process that conducts one.
 
 `python -m engine.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other, as the
-process of a series (`engine/series.py`). A chain that was cut off goes on where it was: a finished stage is never run
+process of a series (`engine/jobs/series.py`). A chain that was cut off goes on where it was: a finished stage is never run
 again, and a stage that is still training is waited for.
 """
 
@@ -18,10 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from engine import chains, runs, series
+from engine import chains
 from engine.chains import Chain, Progress
+from engine.jobs import runs, series
+from engine.jobs.runs import Run
 from engine.plan import Issue, PlanError
-from engine.runs import Run
 from engine.system import events, visitors
 from engine.system.events import Event, EventLog
 from engine.system.home import home, write_atomically

@@ -22,12 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import checks, data, forgetting, json_input, merge, runs
+from engine import checks, data, forgetting, json_input, merge
 from engine.issues import Issue, PlanError, quoted
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
-from engine.runs import Run
 from engine.system import events
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")
@@ -360,8 +361,8 @@ def result_of(run: Run) -> Path:
 
 def add_adapter(run: Run) -> Path:
     """Add the adapter of a model that does not answer in words to its base; there is nothing to ask it for a proof."""
-    from engine import artifacts
     from engine.adapters import attach
+    from engine.jobs import artifacts
     from engine.modeling import build
 
     plan = run.plan

@@ -4,7 +4,7 @@
     compare.rows(comparison)        # what is known of each method by now
 
 The runs are ordinary ones, on the same rows, with the same seed and held-out rows; each method takes its own defaults
-and learning rate. They are started by the process of a series (`engine/series.py`), which notes in `events.jsonl` which
+and learning rate. They are started by the process of a series (`engine/jobs/series.py`), which notes in `events.jsonl` which
 run belongs to which method. A run that fails does not keep the others from their turn.
 """
 
@@ -22,10 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import checks, runs, scoring, series
+from engine import checks, scoring
+from engine.jobs import runs, series
+from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.plan import Issue, Plan, PlanError, nearest
-from engine.runs import Run
 from engine.system import events, visitors, workers
 from engine.system.home import home, write_atomically
 

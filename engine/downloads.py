@@ -13,9 +13,9 @@ from pathlib import Path
 
 import zipstream
 
-from engine import runs
 from engine.adapters.attach import BENEATH
-from engine.runs import Run
+from engine.jobs import runs
+from engine.jobs.runs import Run
 
 LABELS = {"merged": "Merged model", "model": "Model", "adapter": "Adapter"}
 RUN_ID = re.compile(r"^[0-9a-f]{32}$")

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine import data, runs
+from engine import data
 from engine.data import holdout, tokenization
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
-from engine.runs import Run
 from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.home import home

@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, artifacts, checks, data, runs
+from engine import answer, checks, data
 from engine.adapters import attach
 from engine.catalog import prequantized
 from engine.catalog.models import find
 from engine.data import holdout
+from engine.jobs import artifacts, runs
+from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
 from engine.plan import Issue, Plan, PlanError
-from engine.runs import Run
 from engine.system import events, redaction, workers
 from engine.system.errors import in_plain_words
 from engine.system.home import free_bytes

@@ -11,8 +11,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from engine import runs
 from engine.data.demos import DEMOS, Demo, never_asked
+from engine.jobs import runs
 from engine.plan import Plan, PlanError
 from engine.system.errors import in_plain_words
 from engine.system.home import write_atomically

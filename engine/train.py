@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, Any
 import filelock
 from safetensors import SafetensorError
 
-from engine import artifacts, data, objectives, runs
+from engine import data, objectives
 from engine.adapters import attach
 from engine.data import holdout, token_counts
+from engine.jobs import artifacts, runs
 from engine.methods import METHODS
 from engine.modeling import build, checkpoints, libraries
 from engine.objectives import OBJECTIVES, Metric

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import filelock
 
-from engine import chain_runs, compare, merge, runs, series
+from engine import chain_runs, compare, merge
+from engine.jobs import runs, series
 from engine.plan import Issue, PlanError
 from engine.system import events, workers
 from engine.system.home import home, runs_folder, uploads_folder

@@ -23,9 +23,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from engine import checks, json_input, runs
+from engine import checks, json_input
 from engine.__main__ import read_text
 from engine.issues import Issue, PlanError, quoted
+from engine.jobs import runs
 from engine.methods import METHODS
 from engine.modeling import libraries
 from engine.plan import NOT_JSON, Plan, nearest

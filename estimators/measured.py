@@ -20,8 +20,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from engine import runs
 from engine.catalog import hardware
+from engine.jobs import runs
 from engine.plan import THIS_MACHINE, Plan, PlanError
 from engine.system import events
 from engine.system.home import home

@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 if processes := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // processes)))
 
-from engine import runs
+from engine.jobs import runs
 from engine.modeling import libraries
 from engine.system import workers
 
@@ -27,8 +27,8 @@ if processes:  # not in the one that only deals the tests out
     libraries.load()
 
 from engine.data.demos import first_plan
+from engine.jobs.runs import Run
 from engine.plan import Plan
-from engine.runs import Run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

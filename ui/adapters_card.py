@@ -8,10 +8,11 @@ from typing import Any
 
 import gradio as gr
 
-from engine import joint, runs
+from engine import joint
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.joint import BASE, Joint, Said
 from engine.plan import Issue, PlanError
-from engine.runs import Run
 from ui import markup, run_picker, words
 from ui.border import guarded
 

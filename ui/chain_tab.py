@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import chain_runs, chains, downloads, forgetting, runs
+from engine import chain_runs, chains, downloads, forgetting
 from engine.chain_runs import ChainRun
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
-from engine.runs import Run
 from ui import address, chain_builder, charts, form, markup, ship_tab, train_tab, words
 from ui.border import guarded
 from ui.chain_builder import Builder

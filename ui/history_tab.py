@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
-from engine import runs
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.plan import PlanError
-from engine.runs import Run
 from engine.system import events
 from ui import chain_tab, compare_tab, markup, words
 from ui.border import guarded

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import runs
 from engine.catalog import hardware
+from engine.jobs import runs
 from engine.joint import Joint
 from engine.system import visitors
 from engine.system.home import ASSETS

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import checks, data, runs
+from engine import checks, data
 from engine.catalog import hardware, models
 from engine.data import holdout, sources, token_counts
 from engine.data.demos import DEMOS
+from engine.jobs import runs
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError

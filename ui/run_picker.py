@@ -6,8 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from engine import downloads, runs
-from engine.runs import Run
+from engine import downloads
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from ui import words
 
 MOST_CHOICES = 200

@@ -9,13 +9,14 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import downloads, merge, runs
+from engine import downloads, merge
 from engine.catalog.models import DEMO_MODEL
 from engine.downloads import Artifact
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.merge import MergeStatus
 from engine.methods import METHODS
 from engine.plan import Issue, PlanError
-from engine.runs import Run
 from ui import markup, run_picker, words
 from ui.border import guarded
 

@@ -15,10 +15,11 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import downloads, runs
+from engine import downloads
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.modeling import checkpoints
-from engine.runs import Run
 from engine.system import events
 from estimators import measured
 from ui import address, charts, fitcard, markup, run_picker, words

@@ -11,10 +11,11 @@ import gradio as gr
 from gradio.components import Component
 from PIL import Image
 
-from engine import objectives, runs
+from engine import objectives
 from engine.data import examples, limits
 from engine.data.demos import DEMOS
 from engine.data.pictures import Box, uploaded
+from engine.jobs import runs
 from engine.plan import Issue, Plan, PlanError
 from ui import data_views, markup, run_picker
 from ui.border import guarded

@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import chain_runs, chains, checks, data, forgetting, runs, series
+from engine import chain_runs, chains, checks, data, forgetting
 from engine.adapters import attach
 from engine.chain_runs import ChainRun
+from engine.jobs import runs, series
+from engine.jobs.runs import Run
 from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError
-from engine.runs import Run
 from engine.system import events, workers
 from engine.train import make_trainer
 from tests.conftest import log_of

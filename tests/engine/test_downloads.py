@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine import downloads
 from engine.adapters.attach import BENEATH
-from engine.runs import Run
+from engine.jobs.runs import Run
 
 
 def test_both_adapters_of_a_pair_are_in_the_zip_and_links_are_not(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ import torch
 from engine import data, joint
 from engine.adapters import attach
 from engine.data import holdout
+from engine.jobs.runs import Run
 from engine.joint import BASE, Adapters, Said
 from engine.modeling import build
 from engine.plan import DataSource, Plan, PlanError
-from engine.runs import Run
 from engine.train import make_trainer
 from tests.engine import tiny
 

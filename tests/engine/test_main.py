@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine import runs
+from engine.jobs import runs
 from engine.plan import Plan
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 import transformers
 
-from engine import runs, train
+from engine import train
 from engine.data import split
+from engine.jobs import runs
 from engine.modeling import build, checkpoints
 from engine.plan import Plan, PlanError
 from engine.system import events

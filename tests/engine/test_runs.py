@@ -14,9 +14,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import merge, runs, series
+from engine import merge
+from engine.jobs import runs, series
+from engine.jobs.runs import Run
 from engine.plan import Plan, PlanError
-from engine.runs import Run
 from engine.system import events, workers
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from engine import runs
 from engine.answer import Pair, stream
 from engine.data import as_trl
 from engine.data.demos import DEMOS, Demo, first_plan
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.modeling.build import add_sft_loss, load_base, load_tokenizer, sft_loss
 from engine.plan import DataSource, Plan
-from engine.runs import Run
 from engine.system import events
 from engine.train import load_rows, make_trainer
 from tests.conftest import log_of, run_to_its_end

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, BrowserContext, FilePayload, Page, expect
 
-from engine import runs
 from engine.data.demos import first_plan
+from engine.jobs import runs
 from engine.system import visitors
 from engine.system.home import visiting
 from tests.security.browsing import Watched, new_page

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from engine import __main__ as engine_cli
-from engine import runs
+from engine.jobs import runs
 from engine.system.home import home
 from estimators import __main__ as estimators_cli
 from tests.security import mutations

@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
-from engine import checks, joint, runs, train
+from engine import checks, joint, train
 from engine.catalog import hub_lookups, model_files, models
 from engine.data.demos import first_plan
+from engine.jobs import runs
 from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan, PlanError

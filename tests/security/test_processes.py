@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import answers, runs
+from engine import answers
 from engine.answers import Answers
+from engine.jobs import runs
 from engine.plan import Plan, PlanError
 from engine.system import json_process
 from engine.system.json_process import HelperStopped, JsonProcess

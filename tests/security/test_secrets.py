@@ -23,12 +23,13 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import answer, artifacts, downloads, merge, runs, train
+from engine import answer, downloads, merge, train
 from engine.adapters import attach
 from engine.data.demos import first_plan
+from engine.jobs import artifacts, runs
+from engine.jobs.runs import Run
 from engine.modeling import build, libraries
 from engine.plan import Plan
-from engine.runs import Run
 from engine.system import errors, events, redaction
 from engine.system.home import ASSETS
 from estimators import __main__ as estimators

@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import runs
+from engine.jobs import runs
 from engine.plan import Plan
 from engine.system import workers
 from engine.system.home import home as data_folder

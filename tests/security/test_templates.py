@@ -18,9 +18,10 @@ import jinja2
 import psutil
 import pytest
 
-from engine import answer, runs, train
+from engine import answer, train
 from engine.data import template_sandbox, tokenization
 from engine.data.demos import first_plan
+from engine.jobs import runs
 from engine.modeling import build, libraries, xray
 from engine.plan import DataSource, Plan, PlanError
 from engine.recipes import vision

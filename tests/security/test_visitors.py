@@ -17,11 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import chain_runs, data, runs
+from engine import chain_runs, data
 from engine.chains import Chain, Stage
 from engine.data.demos import first_plan
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.plan import DataSource, Plan, PlanError
-from engine.runs import Run
 from engine.system import visitors
 from engine.system.home import home as home_folder
 from engine.system.home import visiting

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from engine.data.demos import first_plan
+from engine.jobs.runs import Run
 from engine.joint import BASE, Said
 from engine.plan import PlanError
-from engine.runs import Run
 from ui import adapters_card
 
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from engine.runs import Run
+from engine.jobs.runs import Run
 from ui.web import server
 from ui.web.access import Access, Mode
 from ui.web.server import Address, StartError

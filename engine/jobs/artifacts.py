@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engine import runs
 from engine.catalog import models
+from engine.jobs import runs
 from engine.methods import METHODS
 from engine.plan import Plan
 from engine.system.home import ASSETS, home, runs_folder

@@ -17,9 +17,9 @@ from pathlib import Path
 import filelock
 import psutil
 
-from engine import runs
+from engine.jobs import runs
+from engine.jobs.runs import Run
 from engine.plan import PlanError
-from engine.runs import Run
 from engine.system import events, redaction, workers
 from engine.system.errors import in_plain_words
 from engine.system.events import Event, EventLog
