@@ -19,8 +19,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import answer, chains
+from engine import chains
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
+from engine.inference import worker
 from engine.jobs import runs
 from engine.jobs.runs import Run  # noqa: E402
 from engine.system import events  # noqa: E402 - found through the line above
@@ -76,7 +77,7 @@ def answers(demo: Demo, run: Run) -> dict[str, Any]:
     """The share of held-out questions that base and tuned model answer rightly, where a rule can tell."""
     if demo.is_right is never_asked:
         return {}
-    pair = answer.Pair(run.folder)
+    pair = worker.Pair(run.folder)
     asked = judged(demo) or judged(DEMOS["pirate"])  # preferences have no word to look for; their voice is the pirate's
     tuned = share(demo, asked, lambda prompt: say(pair.tuned, pair.tokenizer, prompt))
     with pair.as_base():
@@ -104,7 +105,7 @@ def question(row: dict[str, Any]) -> str:
 
 def say(model: Any, tokenizer: Any, prompt: str) -> str:
     """One greedy answer."""
-    inputs = {name: tensor.to(model.device) for name, tensor in answer.render(tokenizer, prompt).items()}
+    inputs = {name: tensor.to(model.device) for name, tensor in worker.render(tokenizer, prompt).items()}
     output = model.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
     return str(tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))
 

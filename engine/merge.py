@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import filelock
 
-from engine import answer, checks, data
+from engine import checks, data
 from engine.adapters import attach
 from engine.catalog import prequantized
 from engine.catalog.models import find
 from engine.data import holdout
+from engine.inference import worker
 from engine.jobs import artifacts, runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
@@ -107,7 +108,7 @@ def merge(run_folder: Path, log: events.EventLog) -> dict[str, Any]:
     _check_disk(plan, run_folder)
 
     log.write("progress", fraction=0.1, message="Asking base + adapter.")
-    pair = answer.Pair(run_folder)
+    pair = worker.Pair(run_folder)
     prompts = proof_prompts(plan)
     expected = [observe(pair.tuned, pair.tokenizer, prompt) for prompt in prompts]
 
@@ -122,7 +123,7 @@ def merge(run_folder: Path, log: events.EventLog) -> dict[str, Any]:
     del merged, pair
 
     log.write("progress", fraction=0.8, message="Loading it back and comparing.")
-    reloaded = answer.load_whole(partial, build.device_here())
+    reloaded = worker.load_whole(partial, build.device_here())
     observed = [observe(reloaded, tokenizer, prompt) for prompt in prompts]
     report = compare(plan, expected, observed) | {"weights_changed": changed, "weights": adapted, "base": base_of(plan)}
     _refuse_if_different(report)
@@ -134,7 +135,7 @@ def merge(run_folder: Path, log: events.EventLog) -> dict[str, Any]:
     return report
 
 
-def add_to_weights(plan: Plan, pair: answer.Pair, adapter: Path) -> tuple[PreTrainedModel, int, int]:
+def add_to_weights(plan: Plan, pair: worker.Pair, adapter: Path) -> tuple[PreTrainedModel, int, int]:
     """(merged model, adapted weights that changed, adapted weights). Quantised weights are unpacked first."""
     tuned = pair.tuned
     if checks.quantization(plan) != "none":
@@ -196,7 +197,7 @@ def observe(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: 
     """Run one prompt through a model."""
     import torch
 
-    inputs = {name: tensor.to(model.device) for name, tensor in answer.render(tokenizer, prompt).items()}
+    inputs = {name: tensor.to(model.device) for name, tensor in worker.render(tokenizer, prompt).items()}
     with torch.no_grad():
         logits = model(**inputs).logits[0].float().cpu()
         output = model.generate(**inputs, do_sample=False, max_new_tokens=PROOF_NEW_TOKENS)

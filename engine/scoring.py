@@ -47,15 +47,15 @@ def read(run_folder: Path) -> Score | None:
 
 def score(run_folder: Path) -> Score:
     """Ask the run's model. Raises `PlanError` where no rule judges its answers."""
-    from engine import answer
+    from engine.inference import worker
 
     demo = demo_of(runs.plan_of(run_folder))
     assert demo is not None, "the caller asks `demo_of` first"
-    pair = answer.Pair(run_folder)
+    pair = worker.Pair(run_folder)
     rows = [json.loads(line) for line in demo.held_out_file.read_text(encoding="utf-8").splitlines()][:MOST_ASKED]
     right = 0
     for row in rows:
-        inputs = answer.render(pair.tokenizer, row["messages"][0]["content"])  # one at a time: no padding before a prompt
+        inputs = worker.render(pair.tokenizer, row["messages"][0]["content"])  # one at a time: no padding before a prompt
         inputs = {name: tensor.to(pair.tuned.device) for name, tensor in inputs.items()}
         output = pair.tuned.generate(**inputs, do_sample=False, max_new_tokens=NEW_TOKENS)
         said = pair.tokenizer.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)

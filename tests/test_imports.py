@@ -39,7 +39,7 @@ def test_imports_look_one_way(package: str) -> None:
 def test_the_page_is_built_without_torch() -> None:
     script = (
         "import sys, app\n"
-        "from engine.answers import Answers\n"
+        "from engine.inference.client import Answers\n"
         "from estimators.client import Estimator\n"
         "from ui.page import build_page\n"
         "build_page(Estimator(), Answers())\n"

@@ -8,10 +8,10 @@ from typing import Any
 
 import gradio as gr
 
-from engine import joint
+from engine.inference import several_adapters
+from engine.inference.several_adapters import BASE, Joint, Said
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.joint import BASE, Joint, Said
 from engine.plan import Issue, PlanError
 from ui import markup, run_picker, words
 from ui.border import guarded
@@ -44,7 +44,7 @@ def build() -> AdaptersCard:
     ):
         markup.block(markup.note(ABOUT))
         chosen = gr.Dropdown(
-            choices=[], value=[], multiselect=True, max_choices=joint.MOST_ADAPTERS, label="Adapters",
+            choices=[], value=[], multiselect=True, max_choices=several_adapters.MOST_ADAPTERS, label="Adapters",
             info="Finished runs of one base model and one method.", elem_id="adapters-chosen",
         )  # fmt: skip
         prompt = gr.Textbox(label="Question to all of them", lines=2, max_lines=8, elem_id="adapters-prompt")
@@ -57,7 +57,11 @@ def build() -> AdaptersCard:
 
 def choices() -> list[tuple[str, str]]:
     """The runs that left an adapter of a model that writes text."""
-    return [(f"{run.name} · {words.moment(run.created)}", run.id) for run in run_picker.every_run() if joint.can_be_joined(run)]
+    return [
+        (f"{run.name} · {words.moment(run.created)}", run.id)
+        for run in run_picker.every_run()
+        if several_adapters.can_be_joined(run)
+    ]
 
 
 # --- what was said --------------------------------------------------------------------------------------------------

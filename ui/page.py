@@ -13,8 +13,8 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.catalog import hardware
+from engine.inference.several_adapters import Joint
 from engine.jobs import runs
-from engine.joint import Joint
 from engine.system import visitors
 from engine.system.home import ASSETS
 from ui import (
@@ -47,7 +47,7 @@ from ui.train_tab import TrainTab
 from ui.try_tab import TryTab
 
 if TYPE_CHECKING:
-    from engine.answers import Answers
+    from engine.inference.client import Answers
     from estimators.client import Estimator
 
 __all__ = ["CSS_PATHS", "HEAD", "TITLE", "build_page", "theme"]

@@ -21,7 +21,7 @@ from ui import data_views, markup, run_picker
 from ui.border import guarded
 
 if TYPE_CHECKING:
-    from engine.answers import Answers
+    from engine.inference.client import Answers
 
 NEW_TOKENS = 64
 MOST_NEW_TOKENS = 512

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine import data, joint
+from engine import data
 from engine.adapters import attach
 from engine.data import holdout
+from engine.inference import several_adapters
+from engine.inference.several_adapters import BASE, Adapters, Said
 from engine.jobs.runs import Run
-from engine.joint import BASE, Adapters, Said
 from engine.modeling import build
 from engine.plan import DataSource, Plan, PlanError
 from engine.train import make_trainer
@@ -53,10 +54,10 @@ def trained(plan: Plan, number: int, folder: Path) -> Run:
 
 def test_each_adapter_does_its_own_task_best(tmp_path: Path) -> None:
     chosen = [trained(plan_of(tmp_path, word), number, tmp_path) for number, word in enumerate(("blue", "king"), start=1)]
-    assert all(joint.can_be_joined(run) for run in chosen)
+    assert all(several_adapters.can_be_joined(run) for run in chosen)
     adapters = Adapters(chosen)
     ids = [run.id for run in chosen]
-    losses = {(said.name, said.task): said.value for said in joint.replies(adapters, {"runs": ids})}
+    losses = {(said.name, said.task): said.value for said in several_adapters.replies(adapters, {"runs": ids})}
     assert len(losses) == 6
     for mine, other in (ids, ids[::-1]):
         assert losses[mine, mine] < losses[BASE, mine] - 0.2
@@ -65,7 +66,7 @@ def test_each_adapter_does_its_own_task_best(tmp_path: Path) -> None:
     with adapters.answering(BASE), torch.no_grad():
         ids_in = torch.arange(8)[None]
         assert torch.equal(adapters.model(input_ids=ids_in).logits, alone(input_ids=ids_in).logits), "the base is as it was"
-    said = list(joint.replies(adapters, {"runs": ids, "prompt": "the cat", "max_new_tokens": 4}))
+    said = list(several_adapters.replies(adapters, {"runs": ids, "prompt": "the cat", "max_new_tokens": 4}))
     assert [one.name for one in said] == [BASE, *ids]
     assert "blue" in str(said[1].value)
     assert "king" in str(said[2].value)
@@ -93,19 +94,19 @@ def test_adapters_of_other_methods_answer_as_they_do_alone(method: str, tmp_path
             assert torch.allclose(adapters.model(input_ids=ids).logits, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", joint.ALONE)
+@pytest.mark.parametrize("method", several_adapters.ALONE)
 def test_a_method_of_which_a_model_holds_one_adapter_says_so(method: str, tmp_path: Path) -> None:
     chosen = [run_of(plan_of(tmp_path, "blue", method=method), number) for number in (1, 2)]
-    joint.check(chosen[:1])
+    several_adapters.check(chosen[:1])
     with pytest.raises(PlanError, match="one model holds one adapter of"):
-        joint.check(chosen)
+        several_adapters.check(chosen)
 
 
 def test_a_loss_on_no_token_is_no_number(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, "blue", max_length=8)
     run = run_of(plan, 3)
     attach.save(build.build(plan, "cpu"), run.folder / "adapter")
-    assert math.isnan(joint.loss(Adapters([run]), plan.with_(max_length=2)))
+    assert math.isnan(several_adapters.loss(Adapters([run]), plan.with_(max_length=2)))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ def test_a_loss_on_no_token_is_no_number(tmp_path: Path) -> None:
 def test_what_does_not_go_together_is_one_sentence(tmp_path: Path, changes: dict[str, str], said: str) -> None:
     chosen = [run_of(plan_of(tmp_path, "blue"), 1), run_of(plan_of(tmp_path, "king", **changes), 2)]
     with pytest.raises(PlanError, match=said):
-        joint.check(chosen)
-    assert not joint.can_be_joined(chosen[0]), "there is no adapter"
+        several_adapters.check(chosen)
+    assert not several_adapters.can_be_joined(chosen[0]), "there is no adapter"
     with pytest.raises(PlanError, match="0 adapters are chosen"):
-        joint.check([])
+        several_adapters.check([])

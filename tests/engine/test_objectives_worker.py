@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from engine import merge
-from engine.answer import Pair, reply_to
 from engine.data import examples
 from engine.data.demos import DEMOS
 from engine.data.pictures import Box
+from engine.inference.worker import Pair, reply_to
 from engine.objectives import OBJECTIVES
 from engine.plan import PlanError
 from engine.system import events

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.answer import Pair, stream
 from engine.data import as_trl
 from engine.data.demos import DEMOS, Demo, first_plan
+from engine.inference.worker import Pair, stream
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.modeling.build import add_sft_loss, load_base, load_tokenizer, sft_loss

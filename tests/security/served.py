@@ -59,7 +59,7 @@ def serve(mode: Mode, home: Path, *, tools: bool = False, warm: bool = False) ->
     Args:
         warm: whether estimates are needed, for which a process is started.
     """
-    from engine.answers import Answers
+    from engine.inference.client import Answers
     from estimators.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
 

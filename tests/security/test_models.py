@@ -22,9 +22,10 @@ from typing import Any
 
 import pytest
 
-from engine import checks, joint, train
+from engine import checks, train
 from engine.catalog import hub_lookups, model_files, models
 from engine.data.demos import first_plan
+from engine.inference import several_adapters
 from engine.jobs import runs
 from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
@@ -172,7 +173,7 @@ def test_an_adapter_beside_the_weights_is_refused(folder: Path, tmp_path: Path) 
 def test_adapters_are_named_by_their_runs_and_no_run_is_a_path(words: str) -> None:
     chosen = [run for run in [runs.get(words)] if run is not None]
     with pytest.raises(PlanError):
-        joint.check(chosen)
+        several_adapters.check(chosen)
 
 
 def header(entries: dict[str, Any]) -> bytes:

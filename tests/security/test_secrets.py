@@ -23,9 +23,10 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import answer, downloads, merge, train
+from engine import downloads, merge, train
 from engine.adapters import attach
 from engine.data.demos import first_plan
+from engine.inference import worker
 from engine.jobs import artifacts, runs
 from engine.jobs.runs import Run
 from engine.modeling import build, libraries
@@ -245,7 +246,7 @@ def test_downloads_of_the_demo_model_name_no_path(run: Run) -> None:
     assert [hit for folder in {path.parent for path in offered} for hit in paths_in(folder)] == []
     config = json.loads((run.folder / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "demo model of Fitting Room (demo/llama)", "no id that a stranger could take"
-    pair = answer.Pair(run.folder)
+    pair = worker.Pair(run.folder)
     assert pair.has_adapter
 
 

@@ -18,9 +18,10 @@ import jinja2
 import psutil
 import pytest
 
-from engine import answer, train
+from engine import train
 from engine.data import template_sandbox, tokenization
 from engine.data.demos import first_plan
+from engine.inference import worker
 from engine.jobs import runs
 from engine.modeling import build, libraries, xray
 from engine.plan import DataSource, Plan, PlanError
@@ -199,7 +200,7 @@ def hostile_plan(hostile: str) -> Plan:
         lambda plan, tokenizer: xray.look(plan, 1, tokenizer),
         lambda plan, tokenizer: tokens.lengths(plan),
         lambda plan, tokenizer: tokenization.encode({"messages": CHAT}, tokenizer, "sft"),
-        lambda plan, tokenizer: answer.render(tokenizer, "Hello"),
+        lambda plan, tokenizer: worker.render(tokenizer, "Hello"),
         lambda plan, tokenizer: vision.chat_prompt(tokenizer, CHAT),
         lambda plan, tokenizer: train.make_trainer(
             plan, runs.runs_folder(), build.build(plan, "cpu"), tokenizer, train.load_rows(plan)[0], []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from engine.data.demos import first_plan
+from engine.inference.several_adapters import BASE, Said
 from engine.jobs.runs import Run
-from engine.joint import BASE, Said
 from engine.plan import PlanError
 from ui import adapters_card
 

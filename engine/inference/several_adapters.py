@@ -1,4 +1,4 @@
-"""Several adapters on one base: one model in memory, the adapters in it by name. `python -m engine.joint`
+"""Several adapters on one base: one model in memory, the adapters in it by name. `python -m engine.inference.several_adapters`
 
 One adapter per task on a shared base costs little more memory than one alone. The process reads one request per line:
 
@@ -97,7 +97,7 @@ class Joint:
     """Made once by the page; one process answers for whatever adapters are asked for."""
 
     def __init__(self) -> None:
-        self._process = JsonProcess("engine.joint", log=home() / "joint.log")
+        self._process = JsonProcess("engine.inference.several_adapters", log=home() / "joint.log")
 
     def answers(self, chosen: Sequence[Run], prompt: str, max_new_tokens: int = 64) -> Iterator[Said]:
         """The base's and each adapter's answer to a prompt. Raises `PlanError`."""
@@ -157,12 +157,12 @@ class Adapters:
 
 def replies(adapters: Adapters, request: Mapping[str, Any]) -> Iterator[Said]:
     """What is said to one request, piece by piece."""
-    from engine import answer
+    from engine.inference import worker
 
     for name in (BASE, *request["runs"]):
         with adapters.answering(name):
             if "prompt" in request:
-                grown = list(answer.stream(adapters.model, adapters.tokenizer, request["prompt"], request))
+                grown = list(worker.stream(adapters.model, adapters.tokenizer, request["prompt"], request))
                 yield Said(name=name, task="", value=grown[-1] if grown else "")
                 continue
             for task in request["runs"]:

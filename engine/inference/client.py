@@ -1,4 +1,4 @@
-"""The page's side of Try: asks the answering process of a run (`engine/answer.py`) and keeps it warm.
+"""The page's side of Try: asks the answering process of a run (`engine/inference/worker.py`) and keeps it warm.
 
 One run's models are in memory at a time. Questions are answered in the order in which they came: one about another run
 waits until the answer before it is whole, then its models replace the others.
@@ -121,6 +121,6 @@ class Answers:
         folder = self._folder_of(run_id)
         if self._run_id != run_id or self._process is None:
             self.close()
-            self._process = JsonProcess("engine.answer", str(folder), log=folder / "answer.log")
+            self._process = JsonProcess("engine.inference.worker", str(folder), log=folder / "answer.log")
             self._run_id = run_id
         return self._process

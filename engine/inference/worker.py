@@ -1,9 +1,9 @@
-"""Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.answer RUN_FOLDER`
+"""Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.inference.worker RUN_FOLDER`
 
 Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, with the path of an "image" where the model looks
 at one, and writes growing answers as lines {"base", "tuned", "done"}; a detector's have its boxes beside. Both models
 get the same prompt, through the chat template where there is one; models that do not chat say their verdict of it
-(`engine/verdicts.py`). With an adapter one model serves both (the adapter is switched off for the base); after full
+(`engine/inference/predict.py`). With an adapter one model serves both (the adapter is switched off for the base); after full
 fine-tuning there are two.
 """
 
@@ -129,10 +129,10 @@ def verdicts_of(pair: Pair, prompt: str, image: str | None = None) -> Iterator[d
 
 
 def _verdict(pair: Pair, model: Any, prompt: str, image: Any) -> dict[str, Any]:
-    from engine import verdicts
+    from engine.inference import predict
 
-    said = verdicts.of(pair.task, model, pair.tokenizer, prompt, image)
-    boxes = verdicts.boxes_on(model, pair.tokenizer, image) if pair.task.labels == "boxes" else ()
+    said = predict.of(pair.task, model, pair.tokenizer, prompt, image)
+    boxes = predict.boxes_on(model, pair.tokenizer, image) if pair.task.labels == "boxes" else ()
     return {"said": said, "boxes": [vars(box) for box in boxes]}
 
 
