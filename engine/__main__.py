@@ -17,9 +17,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, compare, forgetting, json_input, merge
+from engine import chains, compare, forgetting, json_input
 from engine.chains import Chain
 from engine.compare import Comparison
+from engine.export import merge
 from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run

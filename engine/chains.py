@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import checks, data, forgetting, json_input, merge
+from engine import checks, data, forgetting, json_input
+from engine.export import merge
 from engine.issues import Issue, PlanError, quoted
 from engine.jobs import runs
 from engine.jobs.runs import Run

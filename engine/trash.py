@@ -20,7 +20,8 @@ from pathlib import Path
 
 import filelock
 
-from engine import chain_runs, compare, merge
+from engine import chain_runs, compare
+from engine.export import merge
 from engine.jobs import runs, series
 from engine.plan import Issue, PlanError
 from engine.system import events, workers

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import chain_runs, chains, downloads, forgetting
+from engine import chain_runs, chains, forgetting
 from engine.chain_runs import ChainRun
+from engine.export import downloads
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES

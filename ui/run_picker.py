@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from engine import downloads
+from engine.export import downloads
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from ui import words

@@ -9,12 +9,12 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import downloads, merge
 from engine.catalog.models import DEMO_MODEL
-from engine.downloads import Artifact
+from engine.export import downloads, merge
+from engine.export.downloads import Artifact
+from engine.export.merge import MergeStatus
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.merge import MergeStatus
 from engine.methods import METHODS
 from engine.plan import Issue, PlanError
 from ui import markup, run_picker, words

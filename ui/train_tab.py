@@ -15,7 +15,7 @@ from typing import Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import downloads
+from engine.export import downloads
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS

@@ -6,8 +6,8 @@ import io
 import zipfile
 from pathlib import Path
 
-from engine import downloads
 from engine.adapters.attach import BENEATH
+from engine.export import downloads
 from engine.jobs.runs import Run
 
 

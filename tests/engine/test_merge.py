@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
-from engine import downloads, merge
 from engine.data.demos import DEMOS, first_plan
+from engine.export import downloads, merge
+from engine.export.merge import MergeStatus
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.merge import MergeStatus
 from engine.plan import Plan, PlanError
 from engine.system import events
 from tests.conftest import log_of, run_to_its_end

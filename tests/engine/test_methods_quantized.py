@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 
-from engine import merge
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS
+from engine.export import merge
 from engine.methods import METHODS, unfit
 from engine.modeling import build
 from engine.plan import Plan

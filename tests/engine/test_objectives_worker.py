@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from engine import merge
 from engine.data import examples
 from engine.data.demos import DEMOS
 from engine.data.pictures import Box
+from engine.export import merge
 from engine.inference.worker import Pair, reply_to
 from engine.objectives import OBJECTIVES
 from engine.plan import PlanError

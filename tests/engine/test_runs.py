@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine import merge
+from engine.export import merge
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.plan import Plan, PlanError
@@ -216,7 +216,7 @@ def test_a_merge_that_was_killed_before_its_first_event_is_not_shown_as_running(
 
 def launch_and_kill(folder: Path, log_file: str) -> subprocess.Popen:
     """Start a process as a merge, a chain or a comparison is started, and kill it at once."""
-    process = REAL_LAUNCH("engine.merge", folder, log_file)
+    process = REAL_LAUNCH("engine.export.merge", folder, log_file)
     process.kill()
     process.wait()
     return process

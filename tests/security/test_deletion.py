@@ -19,9 +19,10 @@ from typing import Any
 
 import pytest
 
-from engine import chain_runs, compare, data, downloads, merge, trash
+from engine import chain_runs, compare, data, trash
 from engine.data import sources
 from engine.data.values import printable
+from engine.export import downloads, merge
 from engine.jobs import runs, series
 from engine.plan import DataSource, Plan, PlanError
 from engine.system import workers

@@ -21,9 +21,9 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, FilePayload
 
-from engine import merge
 from engine.chains import Chain, Stage, to_dict
 from engine.data.demos import DEMOS, first_plan
+from engine.export import merge
 from engine.jobs import runs
 from engine.plan import DataSource
 from engine.system.events import EventLog

@@ -23,9 +23,10 @@ import psutil
 import pytest
 from peft import PeftModel
 
-from engine import downloads, merge, train
+from engine import train
 from engine.adapters import attach
 from engine.data.demos import first_plan
+from engine.export import downloads, merge
 from engine.inference import worker
 from engine.jobs import artifacts, runs
 from engine.jobs.runs import Run

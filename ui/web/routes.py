@@ -10,7 +10,7 @@ from urllib.parse import parse_qs
 import fastapi
 from fastapi.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
-from engine import downloads
+from engine.export import downloads
 from engine.jobs import runs
 from engine.system import events
 from ui.web.access import Access, Mode

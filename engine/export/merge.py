@@ -1,4 +1,4 @@
-"""Merge: adapter and base become one model, proven to answer like the two. `python -m engine.merge RUN_FOLDER`
+"""Merge: adapter and base become one model, proven to answer like the two. `python -m engine.export.merge RUN_FOLDER`
 
 The merging process writes `merge.jsonl` (progress, then the proof) and leaves `merged/`, a standard Hugging Face
 folder, only when the merged model, loaded back from the disk, answers held-out prompts as base + adapter does.
@@ -79,7 +79,7 @@ def start(run_id: str) -> None:
     for earlier in (EVENTS_FILE, f"{LOG_FILE}.pid"):
         (run.folder / earlier).unlink(missing_ok=True)
     events.EventLog(run.folder, EVENTS_FILE).write("queued", message="Starting.")
-    workers.launch("engine.merge", run.folder, LOG_FILE)
+    workers.launch("engine.export.merge", run.folder, LOG_FILE)
 
 
 def status(run: Run) -> MergeStatus:
