@@ -64,10 +64,10 @@ def _port(words: str) -> int:
 
 def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = False) -> None:
     """Build the page and answer until Ctrl-C. Runs go on without the server; it finds them again."""
-    from engine import trash
     from engine.data import sandbox
     from engine.inference.client import Answers
     from engine.jobs import runs
+    from engine.pipelines import trash
     from estimators.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
     from ui.web import janitor, server

@@ -19,11 +19,11 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import chains
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
 from engine.inference import worker
 from engine.jobs import runs
 from engine.jobs.runs import Run  # noqa: E402
+from engine.pipelines import chains
 from engine.system import events  # noqa: E402 - found through the line above
 
 FILE = ROOT / "assets" / "demo_results.json"

@@ -19,12 +19,12 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from engine import scoring
 from engine.data.demos import DEMOS  # noqa: E402
 from engine.jobs import runs
 from engine.jobs.runs import Run  # noqa: E402
 from engine.methods import METHODS  # noqa: E402
 from engine.modeling import build
+from engine.pipelines import scoring
 from engine.system import events  # noqa: E402 - found through the line above
 
 FILE = ROOT / "assets" / "method_results.json"

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from engine import chains, compare, forgetting, json_input
-from engine.chains import Chain
-from engine.compare import Comparison
+from engine import json_input
 from engine.export import merge
 from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
+from engine.pipelines import chains, compare, forgetting
+from engine.pipelines.chains import Chain
+from engine.pipelines.compare import Comparison
 from engine.plan import NOT_JSON, Plan
 from engine.system import formatting
 from engine.system.home import PRIVATE_UMASK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from engine.compare import with_method
+from engine.pipelines.compare import with_method
 from engine.plan import Plan, PlanError
 from estimators.estimate import Estimate
 from estimators.survey import MethodRow, as_row

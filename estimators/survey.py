@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from engine import data
 from engine.catalog import hardware
-from engine.compare import with_method
 from engine.methods import METHODS
+from engine.pipelines.compare import with_method
 from engine.plan import THIS_MACHINE, Plan, PlanError
 from engine.system.errors import in_plain_words
 from estimators import measured

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import chains, checks, data
-from engine.chains import Chain, Stage
+from engine import checks, data
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE
 from engine.objectives import OBJECTIVES
+from engine.pipelines import chains
+from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Issue, Plan, PlanError
 from estimators import chains as priced
 from estimators.estimate import Estimate

@@ -1,6 +1,6 @@
 """The Chains tab: several trainings in a row. A chain at work is watched above, a new one is built below.
 
-A chain runs in a process of its own (`engine/chain_runs.py`); its stages are ordinary runs. A timer reads what is new
+A chain runs in a process of its own (`engine/pipelines/chain_runs.py`); its stages are ordinary runs. A timer reads what is new
 of the chain and of the stage under way; closing the page loses nothing.
 """
 
@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import chain_runs, chains, forgetting
-from engine.chain_runs import ChainRun
 from engine.export import downloads
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
+from engine.pipelines import chain_runs, chains, forgetting
+from engine.pipelines.chain_runs import ChainRun
 from ui import address, chain_builder, charts, form, markup, ship_tab, train_tab, words
 from ui.border import guarded
 from ui.chain_builder import Builder

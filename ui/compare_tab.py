@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio.components import Component
 
-from engine import compare
-from engine.compare import Comparison, Row
 from engine.methods import METHODS
+from engine.pipelines import compare
+from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
 from estimators.compare_costs import Costs, costs
 from ui import address, compare_views, form, markup, words

@@ -9,7 +9,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from engine.compare import Comparison, Row
+from engine.pipelines.compare import Comparison, Row
 from ui import markup, words
 from ui.charts import BLUE, GRID, INK, ORANGE
 from ui.survey_table import Column

@@ -360,7 +360,7 @@ class DemoChain:
 
     @property
     def file(self) -> Path:
-        """The chain as JSON (`engine/chains.py` reads it)."""
+        """The chain as JSON (`engine/pipelines/chains.py` reads it)."""
         return ASSETS / "demo_chains" / f"{self.key}.json"
 
 

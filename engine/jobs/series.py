@@ -1,6 +1,6 @@
 """Several runs, one after the other: the folder of such a series, and the process of its own that starts them.
 
-A chain (`engine/chain_runs.py`) and a comparison (`engine/compare.py`) are series. A series has no row in the lifecycle
+A chain (`engine/pipelines/chain_runs.py`) and a comparison (`engine/pipelines/compare.py`) are series. A series has no row in the lifecycle
 file: its folder says everything. Its process holds the folder's lock for as long as it lives, is a group of its own and
 outlives the page and the server; what it did is in the folder's `events.jsonl`.
 """

@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 import psutil
 import pytest
 
-from engine import chain_runs, chains, checks, data, forgetting
+from engine import checks, data
 from engine.adapters import attach
-from engine.chain_runs import ChainRun
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.modeling import build
 from engine.objectives import OBJECTIVES
+from engine.pipelines import chain_runs, chains, forgetting
+from engine.pipelines.chain_runs import ChainRun
 from engine.plan import Plan, PlanError
 from engine.system import events, workers
 from engine.train import make_trainer

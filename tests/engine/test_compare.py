@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import compare, scoring
 from engine.__main__ import comparison_table
-from engine.compare import Comparison
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.methods import METHODS
+from engine.pipelines import compare, scoring
+from engine.pipelines.compare import Comparison
 from engine.plan import DataSource, Plan, PlanError
 from engine.system import events
 from tests.engine import tiny

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from engine import chains, data
+from engine import data
 from engine.data import holdout, token_counts
+from engine.pipelines import chains
 from engine.plan import DataSource, Plan
 from engine.train import load_rows
 

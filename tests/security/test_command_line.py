@@ -163,7 +163,8 @@ def test_mutated_plans_and_chains_are_said_in_sentences(
 
 
 def _not_started(plan: Any, *rest: Any, **values: Any) -> None:
-    from engine import chains, checks
+    from engine import checks
+    from engine.pipelines import chains
     from engine.plan import Issue, Plan, PlanError
 
     found = checks.check_start(plan) if isinstance(plan, Plan) else chains.check(plan)

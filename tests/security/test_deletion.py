@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from engine import chain_runs, compare, data, trash
+from engine import data
 from engine.data import sources
 from engine.data.values import printable
 from engine.export import downloads, merge
 from engine.jobs import runs, series
+from engine.pipelines import chain_runs, compare, trash
 from engine.plan import DataSource, Plan, PlanError
 from engine.system import workers
 from engine.system.events import EventLog

@@ -27,8 +27,8 @@ import psutil
 import pytest
 
 import ui
-from engine import chain_runs, compare
 from engine.jobs import runs
+from engine.pipelines import chain_runs, compare
 from engine.system import cache_files as files
 from engine.system import visitors
 from engine.system.home import visiting

@@ -21,10 +21,10 @@ from urllib.parse import urlencode
 import pytest
 from playwright.sync_api import Browser, FilePayload
 
-from engine.chains import Chain, Stage, to_dict
 from engine.data.demos import DEMOS, first_plan
 from engine.export import merge
 from engine.jobs import runs
+from engine.pipelines.chains import Chain, Stage, to_dict
 from engine.plan import DataSource
 from engine.system.events import EventLog
 from tests.security.browsing import Watched, missing, new_page

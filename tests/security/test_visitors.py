@@ -17,11 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from engine import chain_runs, data
-from engine.chains import Chain, Stage
+from engine import data
 from engine.data.demos import first_plan
 from engine.jobs import runs
 from engine.jobs.runs import Run
+from engine.pipelines import chain_runs
+from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Plan, PlanError
 from engine.system import visitors
 from engine.system.home import home as home_folder

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from engine import chain_runs, chains
-from engine.chain_runs import ChainRun
-from engine.chains import Progress
 from engine.data.demos import DEMO_CHAINS, DEMOS, first_plan
+from engine.pipelines import chain_runs, chains
+from engine.pipelines.chain_runs import ChainRun
+from engine.pipelines.chains import Progress
 from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
 from estimators.chains import summed, whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.compare import Comparison, Row
+from engine.pipelines.compare import Comparison, Row
 from engine.plan import Issue, Plan, PlanError
 from estimators.compare_costs import Costs
 from estimators.estimate import Estimate

@@ -10,7 +10,7 @@
 A stage is a plan. One without a `model` goes on from the last stage that gave a model of its kind; "@1" stands for the
 result of stage 1 wherever a model is named (a reward model, a teacher). `replay` mixes rows of the earlier stages into
 a stage: 0.2 adds a fifth as many. After each stage the forgetting report asks what it cost: the loss on the probe and
-on the earlier stages' held-out rows (`engine/forgetting.py`). The stages are ordinary runs of the history.
+on the earlier stages' held-out rows (`engine/pipelines/forgetting.py`). The stages are ordinary runs of the history.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engine import checks, data, forgetting, json_input
+from engine import checks, data, json_input
 from engine.export import merge
 from engine.issues import Issue, PlanError, quoted
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
+from engine.pipelines import forgetting
 from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
 from engine.system import events
 

@@ -1,6 +1,6 @@
 """Chains in the background: started, listed, stopped and resumed; and the process that conducts one.
 
-`python -m engine.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other, as the
+`python -m engine.pipelines.chain_runs CHAIN_FOLDER` runs the stages of `chain.json`, one ordinary run after the other, as the
 process of a series (`engine/jobs/series.py`). A chain that was cut off goes on where it was: a finished stage is never run
 again, and a stage that is still training is waited for.
 """
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
-from engine import chains
-from engine.chains import Chain, Progress
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
+from engine.pipelines import chains
+from engine.pipelines.chains import Chain, Progress
 from engine.plan import Issue, PlanError
 from engine.system import events, visitors
 from engine.system.events import Event, EventLog
@@ -163,7 +163,7 @@ def stop(chain_id: str) -> None:
 
 
 def _launch(chain_id: str) -> ChainRun:
-    series.launch("engine.chain_runs", folder_of(chain_id))
+    series.launch("engine.pipelines.chain_runs", folder_of(chain_id))
     started = get(chain_id)
     assert started is not None
     return started

@@ -20,7 +20,7 @@ from engine.objectives import OBJECTIVES, task_of
 from engine.plan import Plan
 
 if TYPE_CHECKING:
-    from engine.chains import Chain
+    from engine.pipelines.chains import Chain
 
 MOST_ROWS = 64  # of each probe; judgement: the mean of 64 chats is steady to about a hundredth
 ASKED = ("sft", "dapt")  # of the objectives of text-writing models, those whose rows have a likelihood of their own

@@ -1,4 +1,4 @@
-"""Comparisons: one plan with several methods, one run after the other. `python -m engine.compare COMPARISON_FOLDER`
+"""Comparisons: one plan with several methods, one run after the other. `python -m engine.pipelines.compare COMPARISON_FOLDER`
 
     comparison = compare.start(plan, ("lora", "dora", "full"))
     compare.rows(comparison)        # what is known of each method by now
@@ -22,10 +22,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from engine import checks, scoring
+from engine import checks
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.methods import METHODS
+from engine.pipelines import scoring
 from engine.plan import Issue, Plan, PlanError, nearest
 from engine.system import events, visitors, workers
 from engine.system.home import home, write_atomically
@@ -212,7 +213,7 @@ def go_on(comparison: Comparison) -> None:
 
 
 def _launch(comparison: Comparison) -> None:
-    series.launch("engine.compare", comparison.folder)
+    series.launch("engine.pipelines.compare", comparison.folder)
 
 
 def stop(comparison: Comparison) -> None:
@@ -290,7 +291,7 @@ def _wait_for(run: Run, stop: Stop) -> Run:
 
 def _score(run: Run, stop: Stop) -> None:
     """Ask the run's model in a process of its own, which gives its memory back before the next run."""
-    asking = workers.launch("engine.scoring", run.folder, "scoring.log")
+    asking = workers.launch("engine.pipelines.scoring", run.folder, "scoring.log")
     while asking.poll() is None:
         if stop.asked:
             asking.kill()

@@ -1,4 +1,4 @@
-"""How many held-out questions of a demo set a run's model answers rightly. `python -m engine.scoring RUN_FOLDER`
+"""How many held-out questions of a demo set a run's model answers rightly. `python -m engine.pipelines.scoring RUN_FOLDER`
 
 Some demo sets have a rule that judges an answer (`engine/data/demos.py`). This asks the tuned model the set's held-out
 questions, greedily, and leaves `score.json` in the run's folder: {"success": share, "asked": questions}.
