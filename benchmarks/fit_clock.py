@@ -32,8 +32,9 @@ from benchmarks.accuracy import read_points  # noqa: E402 - found through the li
 from benchmarks.families import FAMILIES  # noqa: E402
 from engine.catalog import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
-from estimators import clock, communication, replay, sharding  # noqa: E402
+from estimators import clock, communication, sharding
 from estimators.clock import Calibration  # noqa: E402
+from estimators.simulate import replay  # noqa: E402
 
 FOLDER = ROOT / "assets" / "calibration"
 TIMES = FOLDER / "step_times.json"
@@ -97,8 +98,8 @@ def export(points: Sequence[dict[str, Any]]) -> None:
 
 def timed(value: dict[str, Any]) -> Timed:
     """The dry run of a published step."""
-    from estimators.dryrun import Shape
     from estimators.estimator import BATCH_PHASES, _dry_run
+    from estimators.simulate.dry_run import Shape
 
     plan = Plan.from_dict(value["plan"])
     gpu = hardware.find_gpu(plan.gpu)

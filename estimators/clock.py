@@ -20,7 +20,7 @@ import torch
 
 from engine.catalog.hardware import Gpu
 from engine.system.home import ASSETS
-from estimators.trace import Work
+from estimators.simulate.trace import Work
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from engine.catalog import hardware, shardings
 from engine.catalog.shardings import SHARDINGS
 from engine.plan import Plan
-from estimators import replay, sharding
+from estimators import sharding
 from estimators.estimate import Estimate, Range
+from estimators.simulate import replay
 
 # --- rates ------------------------------------------------------------------------------------------------------------
 

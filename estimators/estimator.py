@@ -16,10 +16,11 @@ from engine import checks
 from engine.catalog import hardware, shardings
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
-from estimators import accumulation, clock, communication, dryrun, measured, overhead, phases, replay, sharding, tokens
+from estimators import clock, communication, measured, overhead, phases, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
-from estimators.recorded import DryRun, Shape
-from estimators.replay import Step
+from estimators.simulate import accumulation, dry_run, replay
+from estimators.simulate.recorded import DryRun, Shape
+from estimators.simulate.replay import Step
 
 # What a processor's memory allocator holds beyond what tensors do: the demo run's peak of 797 MB, measured, less what
 # the dry run says that its tensors and the program hold.
@@ -96,12 +97,12 @@ def probe(plan: Plan) -> bool:
     rows, on_gpu = tokens.lengths(plan), not hardware.find_gpu(plan.gpu).is_cpu
     longest = _longest(plan, rows)
     shape = Shape(batch=plan.per_device_train_batch_size, length=longest)
-    return dryrun.probe(_what_decides(plan, on_gpu), shape, on_gpu=on_gpu)
+    return dry_run.probe(_what_decides(plan, on_gpu), shape, on_gpu=on_gpu)
 
 
 @functools.lru_cache(maxsize=48)
 def _dry_run_of(key: str, shape: Shape, on_gpu: bool) -> DryRun:
-    return dryrun.dry_run(Plan.from_json(key), shape, on_gpu=on_gpu)
+    return dry_run.dry_run(Plan.from_json(key), shape, on_gpu=on_gpu)
 
 
 def _dry_run(plan: Plan, shape: Shape, on_gpu: bool) -> DryRun:

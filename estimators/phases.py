@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from engine import checks
 from engine.methods import METHODS
 from engine.plan import Plan
-from estimators import replay
-from estimators.dryrun import DryRun
-from estimators.replay import Step
-from estimators.trace import Alloc, Segment
-from estimators.walk import PHASES
+from estimators.simulate import replay
+from estimators.simulate.dry_run import DryRun
+from estimators.simulate.replay import Step
+from estimators.simulate.trace import Alloc, Segment
+from estimators.simulate.walk import PHASES
 
 BYTES_PER_PARAM = {"fp32": 4, "bf16": 2, "fp16": 2}
 # What adding an adapter to one weight holds beside it: its checksums take two copies in 64 bits (`engine/export/merge.py`), which is

@@ -22,12 +22,13 @@ from engine import checks
 from engine.catalog import shardings
 from engine.catalog.shardings import SHARDINGS, Sharding
 from engine.plan import Plan
-from estimators import overhead, replay, wrapping
+from estimators import overhead
+from estimators.simulate import fsdp_init, replay
 
 if TYPE_CHECKING:
-    from estimators.recorded import DryRun
-    from estimators.replay import Step
-    from estimators.wrapping import Loading, Units
+    from estimators.simulate.fsdp_init import Loading, Units
+    from estimators.simulate.recorded import DryRun
+    from estimators.simulate.replay import Step
 
 MIB = 2**20
 
@@ -117,7 +118,7 @@ def _walk(step: Step) -> tuple[dict[str, dict[str, int]], dict[str, int], int]:
         the highest moment of each phase by part; all of the weights, the gradients and the optimizer's states; what the
         backward pass finds of activations.
     """
-    from estimators.walk import PHASES
+    from estimators.simulate.walk import PHASES
 
     way = step.walk
     changes = np.where(way.taken, step.sizes[way.slots], -step.sizes[way.slots])
@@ -340,7 +341,7 @@ def _copied_share(plan: Plan, n: int) -> float:
 
 
 def _loading(plan: Plan, row: Sharding, state: States, n: int) -> Loading:
-    return wrapping.wrapped(state.units, n, widened=_widened(plan, row, state), offloaded=plan.offload == "all")
+    return fsdp_init.wrapped(state.units, n, widened=_widened(plan, row, state), offloaded=plan.offload == "all")
 
 
 def computed_share(plan: Plan, state: States) -> float:

@@ -38,7 +38,7 @@ from engine.recipes.detection import OBJECTS, detection_trainer, matched_loss
 from engine.recipes.detections import Boxes, found, mean_average_precision, overlap
 from engine.system.errors import explain
 from engine.train import make_trainer
-from estimators.dryrun import make_fake
+from estimators.simulate.dry_run import make_fake
 
 WIDE, HIGH = 40, 20
 

@@ -15,7 +15,7 @@ from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan
 from engine.train import make_trainer
-from estimators.dryrun import make_fake
+from estimators.simulate.dry_run import make_fake
 from tests.engine import tiny
 
 SMALL = {"num_generations": 2, "max_completion_length": 8}

@@ -12,7 +12,7 @@ from engine import checks
 from engine.catalog import prequantized
 from engine.modeling import build
 from engine.plan import DataSource, Plan, PlanError
-from estimators.dryrun import Shape, dry_run
+from estimators.simulate.dry_run import Shape, dry_run
 from tests.engine import tiny
 
 WIDTH, INNER, LAYERS, WORDS = 256, 512, 2, 1024

@@ -30,7 +30,7 @@ from engine.recipes import grids
 from engine.recipes.vision import answer_batch, images_of
 from engine.system.home import ASSETS
 from engine.train import make_trainer
-from estimators.dryrun import make_fake
+from estimators.simulate.dry_run import make_fake
 
 PARTS = {
     "images": ["a.png"],

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estimators.allocator import MIB, CachingAllocator, Late, most_reserved
+from estimators.simulate.caching_allocator import MIB, CachingAllocator, Late, most_reserved
 
 Moves = list[tuple[int, int]]  # (name, bytes, or -1 to free)
 

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.plan import Plan
-from estimators import replay
-from estimators.batches import CHECKS, Batches, Borders, Span
-from estimators.dryrun import Stage
-from estimators.recorded import DryRun, Shape
-from estimators.replay import Step
-from estimators.splice import Depth
-from estimators.trace import Alloc, Free, Place, Ref, Segment, Work
+from estimators.simulate import replay
+from estimators.simulate.dry_run import Stage
+from estimators.simulate.interpolate import CHECKS, Batches, Borders, Span
+from estimators.simulate.recorded import DryRun, Shape
+from estimators.simulate.replay import Step
+from estimators.simulate.splice import Depth
+from estimators.simulate.trace import Alloc, Free, Place, Ref, Segment, Work
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "vocab_size": 256, "max_position_embeddings": 8192}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}

@@ -8,9 +8,10 @@ import torch
 from engine.catalog import hardware, models
 from engine.modeling import build
 from engine.plan import Plan
-from estimators import clock, replay
-from estimators.dryrun import Shape, dry_run
-from estimators.trace import Recorder
+from estimators import clock
+from estimators.simulate import replay
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.trace import Recorder
 
 SHAPE = Shape(batch=2, length=48)
 TINY = {

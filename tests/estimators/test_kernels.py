@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from engine.plan import Plan
-from estimators import kernels, replay
-from estimators.dryrun import Shape, dry_run
+from estimators.simulate import gpu_kernels, replay
+from estimators.simulate.dry_run import Shape, dry_run
 
 
 def kept_by(work: torch.nn.Module | object, x: torch.Tensor) -> int:
@@ -25,22 +25,22 @@ def kept_by(work: torch.nn.Module | object, x: torch.Tensor) -> int:
 
 def test_dropout_keeps_a_byte_for_each_number() -> None:
     x = torch.ones(64, 256, requires_grad=True)
-    assert kept_by(lambda x: kernels.dropout(x, 0.1), x) == x.numel()
+    assert kept_by(lambda x: gpu_kernels.dropout(x, 0.1), x) == x.numel()
     assert kept_by(lambda x: torch.nn.functional.dropout(x, 0.1), x) > x.numel(), "a processor keeps the noise as numbers"
 
 
 @pytest.mark.parametrize("p", [0.0, 0.25, 1.0])
 def test_dropout_is_that_of_torch(p: float) -> None:
     x = torch.ones(200, 200, requires_grad=True)
-    found = kernels.dropout(x, p)
+    found = gpu_kernels.dropout(x, p)
     left = found[found != 0]
     assert torch.all(left == 1 / (1 - p) if p < 1 else left)
     assert 1 - len(left) / x.numel() == pytest.approx(p, abs=0.02)
     found.sum().backward()
     assert torch.equal(x.grad != 0, found != 0)
-    assert torch.equal(kernels.dropout(x, 0.5, training=False), x)
+    assert torch.equal(gpu_kernels.dropout(x, 0.5, training=False), x)
     changed = torch.ones(100)
-    assert kernels.dropout(changed, 0.5, inplace=True) is changed
+    assert gpu_kernels.dropout(changed, 0.5, inplace=True) is changed
 
 
 def test_the_dropout_of_an_adapter_costs_a_byte_for_each_number_of_its_input() -> None:

@@ -9,8 +9,8 @@ import pytest
 from engine.methods import METHODS
 from engine.modeling import build
 from engine.plan import Plan
-from estimators import replay
-from estimators.dryrun import Shape, Stage, dry_run
+from estimators.simulate import replay
+from estimators.simulate.dry_run import Shape, Stage, dry_run
 from tests.estimators.test_splice import everything_that_happens
 
 DEEP = {

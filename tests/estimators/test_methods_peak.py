@@ -13,9 +13,9 @@ from engine.methods import METHODS, unfit
 from engine.modeling import build
 from engine.objectives import OBJECTIVES, recipe
 from engine.plan import Plan
-from estimators import replay
-from estimators.dryrun import Shape, dry_run
-from estimators.trace import Recorder
+from estimators.simulate import replay
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.trace import Recorder
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("quiet")

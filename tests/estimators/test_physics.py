@@ -12,11 +12,12 @@ from engine.catalog import hardware
 from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import text
-from estimators import accumulation, clock, phases, replay
-from estimators.allocator import MIB, CachingAllocator
-from estimators.dryrun import Shape, dry_run
-from estimators.kernels import attention
-from estimators.trace import Recorder
+from estimators import clock, phases
+from estimators.simulate import accumulation, replay
+from estimators.simulate.caching_allocator import MIB, CachingAllocator
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.gpu_kernels import attention
+from estimators.simulate.trace import Recorder
 from tests import tiny_models
 from tests.estimators.test_allocator import arrays
 

@@ -9,11 +9,11 @@ import pytest
 from engine.catalog import hardware
 from engine.plan import Plan
 from estimators import communication, overhead, sharding
-from estimators.dryrun import Shape, dry_run
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
 from estimators.sharding import States
-from estimators.wrapping import NO_UNITS
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.fsdp_init import NO_UNITS
 
 GIB = 2**30
 SMALL = {

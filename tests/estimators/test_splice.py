@@ -8,11 +8,11 @@ from collections import Counter
 import pytest
 
 from engine.plan import Plan
-from estimators import replay
-from estimators.dryrun import Shape, dry_run
-from estimators.replay import Step
-from estimators.splice import Depth, full_order, full_refs, plan_depth
-from estimators.trace import Alloc, Ref
+from estimators.simulate import replay
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.replay import Step
+from estimators.simulate.splice import Depth, full_order, full_refs, plan_depth
+from estimators.simulate.trace import Alloc, Ref
 
 SMALL = {"hidden_size": 64, "intermediate_size": 128, "vocab_size": 512, "max_position_embeddings": 256}
 HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16}

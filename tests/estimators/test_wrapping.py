@@ -13,10 +13,10 @@ from torch.distributed.fsdp.wrap import _recursive_wrap
 
 from engine.modeling import build
 from engine.plan import Plan
-from estimators import wrapping
-from estimators.allocator import MIB, CachingAllocator
-from estimators.dryrun import Shape, dry_run
-from estimators.splice import Depth
+from estimators.simulate import fsdp_init
+from estimators.simulate.caching_allocator import MIB, CachingAllocator
+from estimators.simulate.dry_run import Shape, dry_run
+from estimators.simulate.splice import Depth
 
 MODEL = {
     "model_type": "llama",
@@ -47,7 +47,7 @@ def test_the_units_are_those_of_pefts_policy(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(os.environ, "FSDP_TRANSFORMER_CLS_TO_WRAP", "LlamaDecoderLayer")
     monkeypatch.setattr(Wrapped, "units", [])
     model = build.build(PLAN, "meta")
-    ours = wrapping.units(model, Depth(prefix=0, period=6, probed=6, full=6))
+    ours = fsdp_init.units(model, Depth(prefix=0, period=6, probed=6, full=6))
     expected = Counter([sum(ours.outside.frozen)])
     for unit in ours.layers:
         expected.update([sum(unit.frozen), *unit.trained])
@@ -65,25 +65,25 @@ def test_a_probe_has_the_units_of_the_whole_model() -> None:
 def test_each_gpu_keeps_its_shards(n: int) -> None:
     units = dry_run(PLAN, Shape(batch=1, length=32)).units
     total = sum(unit.bytes for unit in (*units.layers, units.outside))
-    loading = wrapping.wrapped(units, n, widened=1.0, offloaded=False)
+    loading = fsdp_init.wrapped(units, n, widened=1.0, offloaded=False)
     assert loading.left == pytest.approx(total / n, rel=0.001)
     allocator = CachingAllocator()
     allocator.replay(loading.names, loading.sizes)
     assert allocator.reserved > loading.left + units.outside.bytes, "the last unit was there whole"
-    offloaded = wrapping.wrapped(units, n, widened=1.0, offloaded=True)
+    offloaded = fsdp_init.wrapped(units, n, widened=1.0, offloaded=True)
     assert offloaded.left == 0
 
 
 def test_what_is_trained_is_kept_in_fp32_where_accelerate_does() -> None:
     units = dry_run(PLAN, Shape(batch=1, length=32)).units
     trained = sum(sum(unit.trained) for unit in units.layers)
-    narrow, wide = (wrapping.wrapped(units, 2, widened=factor, offloaded=False).left for factor in (1.0, 2.0))
+    narrow, wide = (fsdp_init.wrapped(units, 2, widened=factor, offloaded=False).left for factor in (1.0, 2.0))
     assert wide - narrow == pytest.approx(trained / 2, rel=0.001)
 
 
 def test_large_parameters_are_broadcast_in_buckets() -> None:
     """Buckets of 250 MiB or a little more, two of them at once, beside the copies."""
-    unit = wrapping.Unit(frozen=(100 * MIB,) * 6, trained=(), scales=())
-    loading = wrapping.wrapped(wrapping.Units(layers=(), outside=unit), 2, widened=1.0, offloaded=False)
+    unit = fsdp_init.Unit(frozen=(100 * MIB,) * 6, trained=(), scales=())
+    loading = fsdp_init.wrapped(fsdp_init.Units(layers=(), outside=unit), 2, widened=1.0, offloaded=False)
     assert loading.left == 300 * MIB
     assert sorted(loading.sizes[loading.sizes > 0] // MIB) == [100] * 6 + [300] * 3 + [600]

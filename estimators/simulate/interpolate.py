@@ -23,10 +23,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from estimators import replay, walk
-from estimators.recorded import Before, DryRun, Shape
-from estimators.replay import Step
-from estimators.trace import FUSED_4BIT_ROWS, Alloc, Free, Segment, Work
+from estimators.simulate import replay, walk
+from estimators.simulate.recorded import Before, DryRun, Shape
+from estimators.simulate.replay import Step
+from estimators.simulate.trace import FUSED_4BIT_ROWS, Alloc, Free, Segment, Work
 
 Item = TypeVar("Item")
 EXTREMES = 4  # of a zone's candidates: what holds at both ends of it holds between them

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import functools
 
-from estimators.replay import Step
-from estimators.trace import Alloc, Free, Ref, Segment
+from estimators.simulate.replay import Step
+from estimators.simulate.trace import Alloc, Free, Ref, Segment
 
 
 @functools.lru_cache(maxsize=256)

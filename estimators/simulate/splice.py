@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
-from estimators.trace import Free, Place, Ref, Segment
+from estimators.simulate.trace import Free, Place, Ref, Segment
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from estimators.splice import Depth, full_order, full_refs
-from estimators.trace import Alloc, Free, Place, Ref, Segment
+from estimators.simulate.splice import Depth, full_order, full_refs
+from estimators.simulate.trace import Alloc, Free, Place, Ref, Segment
 
 PHASE_PARTS = {
     "start": "weights",

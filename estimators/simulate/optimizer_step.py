@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from engine.modeling import build
 from engine.plan import Plan
-from estimators.trace import Alloc, Free, Place, Recorder, Ref, Segment, Work
+from estimators.simulate.trace import Alloc, Free, Place, Recorder, Ref, Segment, Work
 
 PAGED_FROM = 100_000  # elements: larger states of a paged optimizer lie in host memory (bitsandbytes 0.50, `get_state_buffer`)
 

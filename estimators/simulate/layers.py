@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from engine.methods import METHODS, option_values
 from engine.plan import Plan
-from estimators.splice import Depth
+from estimators.simulate.splice import Depth
 
 
 def base_of(model: torch.nn.Module) -> PreTrainedModel:

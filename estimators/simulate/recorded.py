@@ -6,8 +6,8 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from estimators.replay import Step
-from estimators.wrapping import NO_UNITS, Units
+from estimators.simulate.fsdp_init import NO_UNITS, Units
+from estimators.simulate.replay import Step
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from estimators import walk
-from estimators.splice import Depth
-from estimators.trace import Segment, Work
-from estimators.walk import PHASE_PARTS, PHASES, Walk
+from estimators.simulate import walk
+from estimators.simulate.splice import Depth
+from estimators.simulate.trace import Segment, Work
+from estimators.simulate.walk import PHASE_PARTS, PHASES, Walk
 
 if TYPE_CHECKING:
-    from estimators.wrapping import Loading
+    from estimators.simulate.fsdp_init import Loading
 
 REMEMBERED = 64  # answers about steps, which stay in memory with them
 LATE_SHARE = 0.05  # of a step's peak: fewer bytes of optimizer states find a place among its gaps anyway
@@ -152,7 +152,7 @@ def reserved(
         late: the optimizer makes its states in the first step, among the gaps that its batch has left, and they stay there;
             else they are there from the beginning, which is as good where they are few (`states_matter`).
     """
-    from estimators import allocator  # brings numba, which takes half a second to load
+    from estimators.simulate import caching_allocator  # brings numba, which takes half a second to load
 
     first = (loading.names, loading.sizes) if loading else None
     weights, states = held(steps[0]) if steps else (np.zeros(0, dtype=np.int64),) * 2
@@ -160,7 +160,7 @@ def reserved(
     made = None
     if late:
         number = next((number for number, step in enumerate(steps) if _trains(step)), 0)
-        made = allocator.Late(step=number, move=until_optimizer(steps[number]), sizes=states)
+        made = caching_allocator.Late(step=number, move=until_optimizer(steps[number]), sizes=states)
     else:
         weights = np.concatenate([weights, states])
-    return allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=made)
+    return caching_allocator.most_reserved(moves, weights, expandable=expandable, limit=limit, first=first, late=made)

@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from estimators.fakes import held_by
-from estimators.splice import Depth
-from estimators.stack import base_of, find_stack
+from estimators.simulate.fake_weights import held_by
+from estimators.simulate.layers import base_of, find_stack
+from estimators.simulate.splice import Depth
 
 BUCKET = 250 * 2**20  # PARAM_BROADCAST_BUCKET_SIZE of torch/distributed/fsdp/_init_utils.py
 IN_FLIGHT = 2  # buckets that are broadcast at once (kMaxInFlight of torch/csrc/distributed/c10d/comm.cpp)

@@ -25,15 +25,11 @@ from engine.methods import METHODS
 from engine.modeling import build
 from engine.objectives import recipe, task_of
 from engine.plan import Plan
-from estimators import kernels as kernels_of_gpus
-from estimators import wrapping
-from estimators.batches import FEW_TOKENS, LONGEST, MANY_TOKENS, SHORTEST, Batches, Borders
-from estimators.fakes import held_by, make_fake
-from estimators.optimizer_step import optimizer_step
-from estimators.recorded import Before, DryRun, Shape
-from estimators.replay import Step
-from estimators.splice import Depth, can_be_spliced, plan_depth
-from estimators.stack import (
+from estimators.simulate import fsdp_init
+from estimators.simulate import gpu_kernels as kernels_of_gpus
+from estimators.simulate.fake_weights import held_by, make_fake
+from estimators.simulate.interpolate import FEW_TOKENS, LONGEST, MANY_TOKENS, SHORTEST, Batches, Borders
+from estimators.simulate.layers import (
     base_of,
     cut,
     find_stack,
@@ -43,7 +39,11 @@ from estimators.stack import (
     shortened,
     tells_layers_apart,
 )
-from estimators.trace import FUSED_4BIT_ROWS, Alloc, Recorder, Segment
+from estimators.simulate.optimizer_step import optimizer_step
+from estimators.simulate.recorded import Before, DryRun, Shape
+from estimators.simulate.replay import Step
+from estimators.simulate.splice import Depth, can_be_spliced, plan_depth
+from estimators.simulate.trace import FUSED_4BIT_ROWS, Alloc, Recorder, Segment
 
 STAGES, STAGES_PROBED = 8, 4  # plans whose models and whose probes are kept
 TILE_ROWS = 4096  # of TRL's LM head (trl 1.16, `TOKEN_CHUNK_SIZE`)
@@ -145,7 +145,7 @@ class Stage:
             trainable_params=self.trainable_params,
             adapter_params=self.params - self.total_params,
             weight_bytes=sum(t.nbytes for p in parameters for t in held_by(p)),
-            units=wrapping.units(self.model, self.depth),
+            units=fsdp_init.units(self.model, self.depth),
         )
 
     def _batch(self, shape: Shape) -> dict[str, torch.Tensor]:
