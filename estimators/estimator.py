@@ -16,8 +16,9 @@ from engine import checks
 from engine.catalog import hardware, shardings
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
-from estimators import clock, communication, measured, overhead, phases, sharding, tokens
+from estimators import clock, communication, measured, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
+from estimators.memory import overhead, run_phases
 from estimators.simulate import accumulation, dry_run, replay
 from estimators.simulate.recorded import DryRun, Shape
 from estimators.simulate.replay import Step
@@ -56,7 +57,7 @@ def estimate(plan: Plan) -> Estimate:
     learnt = measured.correction(gpu.name)
     state = sharding.states(plan, run) if sharding.wanted(plan) else None
     memory = _memory(plan, run, mean, longest, gpu, learnt, state)
-    other = phases.of_run(plan, run, memory.peak, on_gpu=not gpu.is_cpu, program=_own_memory())
+    other = run_phases.of_run(plan, run, memory.peak, on_gpu=not gpu.is_cpu, program=_own_memory())
     found = Estimate(
         trainable_params=run.trainable_params,
         total_params=run.total_params + run.adapter_params,

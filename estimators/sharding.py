@@ -22,7 +22,7 @@ from engine import checks
 from engine.catalog import shardings
 from engine.catalog.shardings import SHARDINGS, Sharding
 from engine.plan import Plan
-from estimators import overhead
+from estimators.memory import overhead
 from estimators.simulate import fsdp_init, replay
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from engine.catalog import hardware
 from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import text
-from estimators import clock, phases
+from estimators import clock
+from estimators.memory import run_phases
 from estimators.simulate import accumulation, replay
 from estimators.simulate.caching_allocator import MIB, CachingAllocator
 from estimators.simulate.dry_run import Shape, dry_run
@@ -159,7 +160,7 @@ def test_the_merge_needs_what_a_real_one_allocates() -> None:
     """PEFT's merge of a real adapter into real weights, with the checksums that `engine/export/merge.py` takes before and after."""
     plan = PLAN.with_(method="lora")
     run = dry_run(plan, SHAPE, on_gpu=False)
-    found = phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
+    found = run_phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
     model = attach.with_peft("lora", tiny(), {"r": 8, "target_modules": "all-linear"})
     recorder = Recorder()
     recorder.adopt([*model.parameters(), *model.buffers()], "weights")
@@ -174,7 +175,7 @@ def test_the_merge_needs_what_a_real_one_allocates() -> None:
 def test_the_phases_hang_together() -> None:
     big = Plan(model="Qwen/Qwen3-0.6B", gpu="L40S", max_length=64)
     lora, qlora, full = (
-        phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
+        run_phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)
         for plan, run in ((p, dry_run(p, SHAPE)) for p in (big, big.with_(method="qlora"), big.with_(method="full")))
     )
     assert qlora.device["load"] < lora.device["load"] < qlora.device["merge"], "4-bit weights are unpacked to be merged"
