@@ -32,9 +32,10 @@ from benchmarks.accuracy import read_points  # noqa: E402 - found through the li
 from benchmarks.families import FAMILIES  # noqa: E402
 from engine.catalog import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
-from estimators import clock, communication, sharding
-from estimators.clock import Calibration  # noqa: E402
+from estimators import communication, sharding
 from estimators.simulate import replay  # noqa: E402
+from estimators.timing import roofline
+from estimators.timing.roofline import Calibration  # noqa: E402
 
 FOLDER = ROOT / "assets" / "calibration"
 TIMES = FOLDER / "step_times.json"
@@ -54,8 +55,8 @@ class Timed:
     gpu: hardware.Gpu
     plan: Plan
     state: sharding.States | None
-    batch: clock.Table
-    optimizer: clock.Table
+    batch: roofline.Table
+    optimizer: roofline.Table
     seconds: float
 
 
@@ -70,7 +71,7 @@ def main() -> None:
     groups: dict[str, list[Timed]] = defaultdict(list)
     for row in rows:
         groups[row.group].append(row)
-    found = fit(clock.calibration(), [group[::2] for group in groups.values()])
+    found = fit(roofline.calibration(), [group[::2] for group in groups.values()])
     for name, group in groups.items():
         print(f"{name}: fitted on {_errors(group[::2], found)}; left out {_errors(group[1::2], found)}")
     write(found)
@@ -110,8 +111,8 @@ def timed(value: dict[str, Any]) -> Timed:
         gpu=gpu,
         plan=plan,
         state=sharding.states(plan, run) if sharding.wanted(plan) else None,
-        batch=clock.tabulated(replay.works(run.step, BATCH_PHASES)),
-        optimizer=clock.tabulated(replay.works(run.step, ("optimizer",))),
+        batch=roofline.tabulated(replay.works(run.step, BATCH_PHASES)),
+        optimizer=roofline.tabulated(replay.works(run.step, ("optimizer",))),
         seconds=value["seconds"],
     )
 
@@ -121,9 +122,9 @@ def timed(value: dict[str, Any]) -> Timed:
 
 def predicted(row: Timed, shares: Calibration) -> float:
     """Seconds of the step, as the estimator adds them up."""
-    rates = clock.calibrated(row.gpu, shares)
-    batch = clock.step_seconds(row.batch, rates) * row.plan.gradient_accumulation_steps
-    seconds = batch + clock.step_seconds(row.optimizer, rates)
+    rates = roofline.calibrated(row.gpu, shares)
+    batch = roofline.step_seconds(row.batch, rates) * row.plan.gradient_accumulation_steps
+    seconds = batch + roofline.step_seconds(row.optimizer, rates)
     return seconds + (communication.waiting(row.plan, row.state, seconds).likely if row.state is not None else 0.0)
 
 
@@ -184,10 +185,10 @@ def _errors(rows: Sequence[Timed], shares: Calibration) -> str:
 
 def write(found: Calibration) -> None:
     """The constants, rounded, into the file that the clock reads."""
-    values = json.loads(clock.CALIBRATION_FILE.read_text(encoding="utf-8"))
+    values = json.loads(roofline.CALIBRATION_FILE.read_text(encoding="utf-8"))
     for name, value in dataclasses.asdict(found).items():
         values[name] = {key: round(one, 3) for key, one in value.items()} if isinstance(value, dict) else float(f"{value:.3g}")
-    clock.CALIBRATION_FILE.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    roofline.CALIBRATION_FILE.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

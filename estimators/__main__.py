@@ -118,8 +118,9 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
         _refuse(plan)
     only = _only(request, plan)
     libraries.load()
-    from estimators import budget, fixes, limits, looks, measured
+    from estimators import budget, fixes, limits, looks
     from estimators.estimator import estimate
+    from estimators.timing import measured
 
     match request["ask"]:
         case "estimate":

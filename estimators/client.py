@@ -22,13 +22,14 @@ from engine.modeling.xray import Look, XRay
 from engine.plan import Issue, Plan, PlanError
 from engine.system.home import current_visitor, home
 from engine.system.json_process import HelperStopped, JsonProcess
-from estimators import fixes, limits, measured, survey
+from estimators import fixes, limits, survey
 from estimators.budget import Solution
 from estimators.estimate import Estimate
 from estimators.fixes import Fix
 from estimators.limits import Limit
-from estimators.measured import Measured
 from estimators.survey import GpuRow, MethodRow
+from estimators.timing import measured
+from estimators.timing.measured import Measured
 
 REMEMBERED = 512
 SECONDS_BETWEEN_COLLECTIONS = 5.0

@@ -16,12 +16,13 @@ from engine import checks
 from engine.catalog import hardware, shardings
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
-from estimators import clock, communication, measured, sharding, tokens
+from estimators import communication, sharding, tokens
 from estimators.estimate import Estimate, Memory, Range
 from estimators.memory import overhead, run_phases
 from estimators.simulate import accumulation, dry_run, replay
 from estimators.simulate.recorded import DryRun, Shape
 from estimators.simulate.replay import Step
+from estimators.timing import measured, roofline
 
 # What a processor's memory allocator holds beyond what tensors do: the demo run's peak of 797 MB, measured, less what
 # the dry run says that its tensors and the program hold.
@@ -240,7 +241,7 @@ def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu, le
     steps, tokens_per_step = _steps(plan, rows)
     found: dict = {"steps": steps, "tokens": round(tokens_per_step * steps) if steps else None}
     found |= dict.fromkeys(("step_seconds", "tokens_per_second", "total_seconds", "cost"))
-    rates = clock.rates(gpu)
+    rates = roofline.rates(gpu)
     if rates is None:
         return found
     step = _step_seconds(plan, mean, rates) * learnt.time
@@ -256,11 +257,11 @@ def _times(plan: Plan, rows: tokens.Lengths, mean: DryRun, gpu: hardware.Gpu, le
     return found
 
 
-def _step_seconds(plan: Plan, run: DryRun, rates: clock.Rates) -> float:
+def _step_seconds(plan: Plan, run: DryRun, rates: roofline.Rates) -> float:
     """Seconds of one optimizer step: its batches, what comes before them, and the optimizer once."""
-    batch = clock.step_seconds(replay.works(run.step, BATCH_PHASES), rates)
-    before = sum(phase.times * clock.step_seconds(replay.works(phase.step), rates) for phase in run.before)
-    optimizer = clock.step_seconds(replay.works(run.step, ("optimizer",)), rates)
+    batch = roofline.step_seconds(replay.works(run.step, BATCH_PHASES), rates)
+    before = sum(phase.times * roofline.step_seconds(replay.works(phase.step), rates) for phase in run.before)
+    optimizer = roofline.step_seconds(replay.works(run.step, ("optimizer",)), rates)
     return (batch + before) * plan.gradient_accumulation_steps + optimizer
 
 
@@ -276,7 +277,7 @@ def _steps(plan: Plan, rows: tokens.Lengths) -> tuple[int | None, float]:
 
 
 def _range(likely: float) -> Range:
-    return Range(low=likely * (1 - clock.UNCERTAINTY), likely=likely, high=likely * (1 + clock.UNCERTAINTY))
+    return Range(low=likely * (1 - roofline.UNCERTAINTY), likely=likely, high=likely * (1 + roofline.UNCERTAINTY))
 
 
 # --- where it comes from --------------------------------------------------------------------------------------------
@@ -285,7 +286,7 @@ def _range(likely: float) -> Range:
 def _sources(run: DryRun, rows: tokens.Lengths, gpu: hardware.Gpu, learnt: measured.Correction) -> dict[str, str]:
     depth = run.step.depth
     layers = f"all {depth.full} layers" if depth.extra == 0 else f"{depth.probed} of {depth.full} layers, put together to all"
-    rates = clock.rates(gpu)
+    rates = roofline.rates(gpu)
     counted = "counted with the model's own tokenizer" if rows.exact else "about 4 characters per token (no tokenizer here)"
     counted += f", of a sample of {rows.sampled:,} rows" if rows.sampled else ""
     counted = counted if rows.known else "no data chosen: every row as long as the longest sequence"

@@ -15,8 +15,8 @@ from engine.methods import METHODS
 from engine.pipelines.compare import with_method
 from engine.plan import THIS_MACHINE, Plan, PlanError
 from engine.system.errors import in_plain_words
-from estimators import measured
 from estimators.estimate import Estimate
+from estimators.timing import measured
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from engine.plan import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory
-from estimators.measured import Measured
+from estimators.timing.measured import Measured
 from ui import words
 
 FOLD_ID = "fit-fold"

@@ -18,7 +18,7 @@ from engine.jobs import runs
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
-from estimators import measured
+from estimators.timing import measured
 from ui import budget_rows, fitcard, fix_rows, form, limit_rows, markup, mixture, survey_table, words
 from ui.border import guarded
 from ui.budget_rows import BudgetRows

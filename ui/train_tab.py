@@ -21,7 +21,7 @@ from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.modeling import checkpoints
 from engine.system import events
-from estimators import measured
+from estimators.timing import measured
 from ui import address, charts, fitcard, markup, run_picker, words
 from ui.border import guarded
 from ui.curves import Curves

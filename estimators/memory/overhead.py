@@ -1,7 +1,7 @@
 """What a GPU holds outside of torch's allocator: the CUDA context, cuBLAS' workspace, NCCL's buffers. Bytes.
 
 The figures and their sources are in `assets/calibration/overhead.json`. A measured run on the device corrects them
-(`estimators/measured.py`).
+(`estimators/timing/measured.py`).
 """
 
 from __future__ import annotations

@@ -8,10 +8,10 @@ import torch
 from engine.catalog import hardware, models
 from engine.modeling import build
 from engine.plan import Plan
-from estimators import clock
 from estimators.simulate import replay
 from estimators.simulate.dry_run import Shape, dry_run
 from estimators.simulate.trace import Recorder
+from estimators.timing import roofline
 
 SHAPE = Shape(batch=2, length=48)
 TINY = {
@@ -88,13 +88,13 @@ def test_either_way_of_checkpointing_gives_the_gradients_of_none(reentrant: bool
 
 def test_4_bit_weights_cost_time_and_no_arithmetic() -> None:
     """The products are the same as LoRA's; unpacking the weights comes on top, once per step."""
-    rates = clock.rates(hardware.gpus()["RTX 4090"])
+    rates = roofline.rates(hardware.gpus()["RTX 4090"])
     assert rates is not None
     flops, seconds = {}, {}
     for method in ("lora", "qlora"):
         works = replay.works(dry_run(Plan(model="Qwen/Qwen3-8B", method=method), Shape(batch=1, length=512)).step)
         flops[method] = sum(work.flops * count for work, count in works.items())
-        seconds[method] = clock.step_seconds(works, rates)
+        seconds[method] = roofline.step_seconds(works, rates)
     assert flops["qlora"] == pytest.approx(flops["lora"], rel=0.02)
     assert 1.02 < seconds["qlora"] / seconds["lora"] < 2
 

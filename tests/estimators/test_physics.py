@@ -12,13 +12,13 @@ from engine.catalog import hardware
 from engine.modeling import build
 from engine.plan import Plan
 from engine.recipes import text
-from estimators import clock
 from estimators.memory import run_phases
 from estimators.simulate import accumulation, replay
 from estimators.simulate.caching_allocator import MIB, CachingAllocator
 from estimators.simulate.dry_run import Shape, dry_run
 from estimators.simulate.gpu_kernels import attention
 from estimators.simulate.trace import Recorder
+from estimators.timing import roofline
 from tests import tiny_models
 from tests.estimators.test_allocator import arrays
 
@@ -208,7 +208,7 @@ def test_expandable_segments_hold_what_is_allocated_and_no_more_than_a_page_beyo
 
 def test_every_gpu_with_published_rates_has_a_speed_below_its_datasheet() -> None:
     for gpu in hardware.gpus().values():
-        rates = clock.rates(gpu)
+        rates = roofline.rates(gpu)
         if rates is None:
             continue
         best = max(gpu.flops.values())

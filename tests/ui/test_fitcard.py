@@ -9,7 +9,7 @@ import pytest
 
 from engine.plan import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory, Range
-from estimators.measured import Measured
+from estimators.timing.measured import Measured
 from ui import fitcard
 
 GB = 10**9
