@@ -32,7 +32,7 @@ from benchmarks.accuracy import read_points  # noqa: E402 - found through the li
 from benchmarks.families import FAMILIES  # noqa: E402
 from engine.catalog import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
-from estimators import communication, sharding
+from estimators.distributed import communication, sharding
 from estimators.simulate import replay  # noqa: E402
 from estimators.timing import roofline
 from estimators.timing.roofline import Calibration  # noqa: E402

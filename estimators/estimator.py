@@ -16,7 +16,8 @@ from engine import checks
 from engine.catalog import hardware, shardings
 from engine.objectives import packs, task_of
 from engine.plan import Plan, PlanError
-from estimators import communication, sharding, tokens
+from estimators import tokens
+from estimators.distributed import communication, sharding
 from estimators.estimate import Estimate, Memory, Range
 from estimators.memory import overhead, run_phases
 from estimators.simulate import accumulation, dry_run, replay

@@ -1,7 +1,7 @@
 """SHARDINGS: how the work is split over several GPUs, one row each, and which combinations cannot work.
 
 A row says what each GPU holds a part of and where the rest may be offloaded to. The checks, the form and the
-estimator (`estimators/sharding.py`) read it. Runs of this program use one GPU; a plan with more of them is for planning.
+estimator (`estimators/distributed/sharding.py`) read it. Runs of this program use one GPU; a plan with more of them is for planning.
 """
 
 from __future__ import annotations

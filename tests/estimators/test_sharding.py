@@ -8,11 +8,11 @@ import pytest
 
 from engine.catalog import hardware
 from engine.plan import Plan
-from estimators import communication, sharding
+from estimators.distributed import communication, sharding
+from estimators.distributed.sharding import States
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
 from estimators.memory import overhead
-from estimators.sharding import States
 from estimators.simulate.dry_run import Shape, dry_run
 from estimators.simulate.fsdp_init import NO_UNITS
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engine.catalog import hardware, shardings
 from engine.catalog.shardings import SHARDINGS
 from engine.plan import Plan
-from estimators import sharding
+from estimators.distributed import sharding
 from estimators.estimate import Estimate, Range
 from estimators.simulate import replay
 
