@@ -25,8 +25,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from engine.catalog import models
 from engine.plan import Plan
 from engine.system.json_process import JsonProcess
-from estimators.limits import LIMITED
-from estimators.survey import gpu_groups
+from estimators.advice.limits import LIMITED
+from estimators.advice.survey import gpu_groups
 
 METHODS = ("lora", "qlora", "full")
 GPU = "H100 SXM 80GB"

@@ -34,10 +34,10 @@ from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.home import PRIVATE_UMASK
 from engine.system.json_process import asked_by
-from estimators import survey
+from estimators.advice import survey
+from estimators.advice.fixes import KINDS, QUICK
+from estimators.advice.limits import LIMITED
 from estimators.estimate import Estimate
-from estimators.fixes import KINDS, QUICK
-from estimators.limits import LIMITED
 from estimators.words import in_words
 
 LONGEST_LINE = 2 * json_input.MOST_BYTES  # characters; a question holds a plan and little else
@@ -69,8 +69,8 @@ def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...]
     """The estimate, with the fixes of some kinds (all, if None) as its suggestions where its verdict is one of `fixed_when`."""
     _refuse(plan)  # before torch is imported: an absurd plan costs neither time nor memory
     libraries.load()
+    from estimators.advice.fixes import fixes
     from estimators.estimator import estimate
-    from estimators.fixes import fixes
 
     with _naming_layers(plan):
         found = estimate(plan)
@@ -83,7 +83,7 @@ def estimated(plan: Plan, *, fixed_when: tuple[str, ...], kinds: tuple[str, ...]
 def _naming_layers(plan: Plan) -> Iterator[None]:
     """Around an estimate: where target modules match nothing, the error names those that there are."""
     from engine.modeling.build import laid_to_step
-    from estimators import targets
+    from estimators.advice import targets
 
     try:
         with in_plain_words(), laid_to_step(plan):
@@ -118,7 +118,8 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
         _refuse(plan)
     only = _only(request, plan)
     libraries.load()
-    from estimators import budget, fixes, limits, looks
+    from estimators import looks
+    from estimators.advice import budget, fixes, limits
     from estimators.estimator import estimate
     from estimators.timing import measured
 

@@ -22,12 +22,12 @@ from engine.modeling.xray import Look, XRay
 from engine.plan import Issue, Plan, PlanError
 from engine.system.home import current_visitor, home
 from engine.system.json_process import HelperStopped, JsonProcess
-from estimators import fixes, limits, survey
-from estimators.budget import Solution
+from estimators.advice import fixes, limits, survey
+from estimators.advice.budget import Solution
+from estimators.advice.fixes import Fix
+from estimators.advice.limits import Limit
+from estimators.advice.survey import GpuRow, MethodRow
 from estimators.estimate import Estimate
-from estimators.fixes import Fix
-from estimators.limits import Limit
-from estimators.survey import GpuRow, MethodRow
 from estimators.timing import measured
 from estimators.timing.measured import Measured
 

@@ -21,7 +21,7 @@ from engine import checks, json_input
 from engine.catalog import models
 from engine.issues import Issue, PlanError, quoted
 from engine.plan import Plan
-from estimators.limits import LIMITED
+from estimators.advice.limits import LIMITED
 from ui.border import guarded, sentence
 from ui.web.policy import Need
 

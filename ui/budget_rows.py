@@ -11,7 +11,7 @@ from gradio.components import Component
 
 from engine import checks
 from engine.plan import Plan, PlanError
-from estimators.budget import SIZES
+from estimators.advice.budget import SIZES
 from ui import form, markup, offers, survey_table, words
 from ui.border import guarded
 from ui.form import Form

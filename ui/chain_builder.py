@@ -21,7 +21,7 @@ from engine.objectives import OBJECTIVES
 from engine.pipelines import chains
 from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Issue, Plan, PlanError
-from estimators import chains as priced
+from estimators.advice import chains as priced
 from estimators.estimate import Estimate
 from ui import fitcard, form, markup, words
 from ui.border import guarded

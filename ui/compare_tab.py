@@ -17,7 +17,7 @@ from engine.methods import METHODS
 from engine.pipelines import compare
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
-from estimators.compare_costs import Costs, costs
+from estimators.advice.compare_costs import Costs, costs
 from ui import address, compare_views, form, markup, words
 from ui.border import guarded
 from ui.compare_views import AXES, COLUMNS

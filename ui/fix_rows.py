@@ -16,7 +16,7 @@ from gradio.events import Dependency
 
 from engine import checks
 from engine.plan import PlanError
-from estimators.fixes import KINDS, Fix
+from estimators.advice.fixes import KINDS, Fix
 from ui import form, markup, words
 from ui.border import guarded
 from ui.form import Form

@@ -16,7 +16,7 @@ from gradio.events import Dependency
 
 from engine import checks
 from engine.plan import Plan, PlanError
-from estimators import limits
+from estimators.advice import limits
 from estimators.estimate import Estimate
 from ui import fix_rows, form, markup, offers, words
 from ui.border import guarded

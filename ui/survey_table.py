@@ -19,8 +19,8 @@ from ui.border import guarded
 from ui.form import Form
 
 if TYPE_CHECKING:
+    from estimators.advice.survey import GpuRow, MethodRow
     from estimators.client import Estimator
-    from estimators.survey import GpuRow, MethodRow
 
 VERDICTS = {"yes": "✓ fits", "tight": "! tight", "no": "✕ does not fit"}
 REFUSED = "– not with this plan"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.plan import Plan, PlanError
-from estimators import budget
+from estimators.advice import budget
 
 SMALL = {
     "model_type": "llama",

@@ -11,10 +11,10 @@ import pytest
 from engine.checks import check
 from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan
-from estimators import fixes
+from estimators.advice import fixes
+from estimators.advice.fixes import KINDS, Fix
 from estimators.client import Estimator
 from estimators.estimator import estimate
-from estimators.fixes import KINDS, Fix
 
 # Three billion parameters in four layers: the dry run of a wide and shallow model is a quick one.
 WIDE = {

@@ -9,10 +9,10 @@ import pytest
 from engine.data import holdout
 from engine.data.demos import first_plan
 from engine.plan import Plan
-from estimators import limits
+from estimators.advice import limits
+from estimators.advice.limits import LIMITED
 from estimators.estimate import Estimate
 from estimators.estimator import estimate, verdict
-from estimators.limits import LIMITED
 
 SMALL = {
     "model_type": "llama",

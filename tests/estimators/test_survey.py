@@ -8,9 +8,9 @@ from engine.catalog import hardware
 from engine.data.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan
-from estimators import survey
+from estimators.advice import survey
+from estimators.advice.survey import GpuRow
 from estimators.estimator import estimate
-from estimators.survey import GpuRow
 
 PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")
 

@@ -13,7 +13,7 @@ from engine.pipelines.chain_runs import ChainRun
 from engine.pipelines.chains import Progress
 from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
-from estimators.chains import summed, whole
+from estimators.advice.chains import summed, whole
 from estimators.estimate import Estimate, Memory, Range
 from ui import chain_builder, chain_tab, charts, words
 

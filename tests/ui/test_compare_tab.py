@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Issue, Plan, PlanError
-from estimators.compare_costs import Costs
+from estimators.advice.compare_costs import Costs
 from estimators.estimate import Estimate
 from ui import compare_tab, compare_views
 from ui.compare_views import AXES, COLUMNS, LOSS, RIGHT

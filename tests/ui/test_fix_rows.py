@@ -8,8 +8,8 @@ import gradio as gr
 import pytest
 
 from engine.plan import Issue, PlanError
-from estimators.fixes import KINDS, Fix
-from estimators.survey import GpuRow, MethodRow
+from estimators.advice.fixes import KINDS, Fix
+from estimators.advice.survey import GpuRow, MethodRow
 from tests.ui.test_form import values_for
 from ui import fix_rows, form, plan_tab, survey_table, words
 from ui.fix_rows import FixRows

@@ -8,7 +8,7 @@ import gradio as gr
 import pytest
 
 from engine.plan import Plan
-from estimators.budget import Solution
+from estimators.advice.budget import Solution
 from estimators.estimate import Estimate
 from tests.ui.test_fitcard import an_estimate
 from tests.ui.test_form import values_for

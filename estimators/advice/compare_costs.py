@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from engine.pipelines.compare import with_method
 from engine.plan import Plan, PlanError
+from estimators.advice.survey import MethodRow, as_row
 from estimators.estimate import Estimate
-from estimators.survey import MethodRow, as_row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -210,7 +210,7 @@ def _shorter(plan: Plan) -> Iterator[Candidate]:
 
 def _other_gpu(plan: Plan) -> Iterator[Candidate]:
     """The GPU on which the run is cheapest, of those that fit and have a price; never instead of this machine."""
-    from estimators.survey import gpu_rows
+    from estimators.advice.survey import gpu_rows
 
     if plan.gpu == THIS_MACHINE:
         return
@@ -226,7 +226,7 @@ def _other_gpu(plan: Plan) -> Iterator[Candidate]:
 
 def _fewer_targets(plan: Plan) -> Iterator[Candidate]:
     """Adapt the attention alone where all layers are adapted: the inputs of the others need not be kept."""
-    from estimators import budget
+    from estimators.advice import budget
 
     if option_values(plan).get("target_modules") != "all-linear":
         return
