@@ -68,7 +68,7 @@ def serve(address: Address, access: Access, *, open_browser: bool, mcp: bool = F
     from engine.inference.client import Answers
     from engine.jobs import runs
     from engine.pipelines import trash
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
     from ui.web import janitor, server
     from ui.web.access import Mode

@@ -1,4 +1,4 @@
 """What a plan will need: memory, time, money, parameters, found by a dry run of the real training step.
 
-The web process uses `estimators.client` (no torch in there); the dry runs happen in a process of their own.
+The web process uses `estimators.service.client` (no torch in there); the dry runs happen in a process of their own.
 """

@@ -38,7 +38,7 @@ from estimators.advice import survey
 from estimators.advice.fixes import KINDS, QUICK
 from estimators.advice.limits import LIMITED
 from estimators.estimate import Estimate
-from estimators.words import in_words
+from estimators.service.in_words import in_words
 
 LONGEST_LINE = 2 * json_input.MOST_BYTES  # characters; a question holds a plan and little else
 QUESTIONS = ("estimate", "fixes", "survey", "methods", "limits", "budget", "xray", "look", "clean")
@@ -118,9 +118,9 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
         _refuse(plan)
     only = _only(request, plan)
     libraries.load()
-    from estimators import looks
     from estimators.advice import budget, fixes, limits
     from estimators.estimator import estimate
+    from estimators.service import data_questions
     from estimators.timing import measured
 
     match request["ask"]:
@@ -143,7 +143,7 @@ def _asked(request: dict[str, Any]) -> dict[str, Any]:
             solutions = budget.solve(plan, **_budget(only))
             return {"budget": [dataclasses.asdict(solution) for solution in solutions]}
         case question:
-            return looks.answer(question, plan, only or "{}")
+            return data_questions.answer(question, plan, only or "{}")
 
 
 def _only(request: dict[str, Any], plan: Plan) -> str | None:

@@ -40,7 +40,7 @@ def test_the_page_is_built_without_torch() -> None:
     script = (
         "import sys, app\n"
         "from engine.inference.client import Answers\n"
-        "from estimators.client import Estimator\n"
+        "from estimators.service.client import Estimator\n"
         "from ui.page import build_page\n"
         "build_page(Estimator(), Answers())\n"
         f"print([name for name in {HEAVY} if name in sys.modules])"

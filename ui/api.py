@@ -26,7 +26,7 @@ from ui.border import guarded, sentence
 from ui.web.policy import Need
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 MOST_MODELS = 100  # of one search
 

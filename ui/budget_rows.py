@@ -18,7 +18,7 @@ from ui.form import Form
 from ui.offers import Offer, Offers
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 WARMING = "The estimator is warming up. Try again in a few seconds."
 

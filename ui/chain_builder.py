@@ -27,7 +27,7 @@ from ui import fitcard, form, markup, words
 from ui.border import guarded
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 MOST_STAGES = 8
 OTHER_MODELS = {"reward_model": "Reward model", "teacher": "Teacher"}  # options that may name the result of a stage

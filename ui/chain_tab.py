@@ -25,7 +25,7 @@ from ui.border import guarded
 from ui.chain_builder import Builder
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 TITLE = "Chains"
 LEAD = "Several trainings in a row: each stage goes on with what the last one has learned."

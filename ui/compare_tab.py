@@ -26,7 +26,7 @@ from ui.form import Form
 from ui.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 TITLE = "Compare"
 FIRST_CHOICE = ("lora", "dora", "full")

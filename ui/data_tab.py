@@ -25,7 +25,7 @@ from ui.form import BASE, Form
 
 if TYPE_CHECKING:
     from engine.modeling.xray import XRay
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 UPLOAD_TYPES = list(sources.UPLOAD_SUFFIXES)
 SHOWN_ROWS = 3

@@ -22,7 +22,7 @@ from ui.border import guarded
 from ui.form import Form
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 FOUND = "What would help"
 NOTHING = "No single change of ours makes it fit. Try a smaller model or another GPU."

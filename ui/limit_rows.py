@@ -25,7 +25,7 @@ from ui.form import Form
 from ui.offers import Offer, Offers
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 TITLE = "How far it can go"
 MOMENT_SECONDS = 2.0  # without a change, before the search begins

@@ -48,7 +48,7 @@ from ui.try_tab import TryTab
 
 if TYPE_CHECKING:
     from engine.inference.client import Answers
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 __all__ = ["CSS_PATHS", "HEAD", "TITLE", "build_page", "theme"]
 

@@ -29,7 +29,7 @@ from ui.offers import Offers
 from ui.survey_table import Survey
 
 if TYPE_CHECKING:
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 UPLOAD_TYPES = list(sources.UPLOAD_SUFFIXES)
 MODEL_INFO = "Search the catalogue, or enter any Hugging Face id or the text of a config.json."

@@ -20,7 +20,7 @@ from ui.form import Form
 
 if TYPE_CHECKING:
     from estimators.advice.survey import GpuRow, MethodRow
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 VERDICTS = {"yes": "✓ fits", "tight": "! tight", "no": "✕ does not fit"}
 REFUSED = "– not with this plan"

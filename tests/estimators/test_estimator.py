@@ -12,9 +12,9 @@ import pytest
 
 from engine.data.demos import first_plan
 from engine.plan import Plan, PlanError
-from estimators.client import Estimator
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
+from estimators.service.client import Estimator
 
 NAMES = """trainable_params total_params memory fits step_seconds tokens_per_second total_seconds cost host_memory disk phases
 suggestions source"""

@@ -13,8 +13,8 @@ from engine.data.demos import first_plan
 from engine.plan import DataSource, Plan
 from estimators.advice import fixes
 from estimators.advice.fixes import KINDS, Fix
-from estimators.client import Estimator
 from estimators.estimator import estimate
+from estimators.service.client import Estimator
 
 # Three billion parameters in four layers: the dry run of a wide and shallow model is a quick one.
 WIDE = {

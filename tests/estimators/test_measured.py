@@ -12,7 +12,7 @@ from engine.catalog.hardware import this_machine
 from engine.data.demos import first_plan
 from engine.plan import Plan
 from engine.system.home import home as home_folder
-from estimators.client import Estimator
+from estimators.service.client import Estimator
 from estimators.timing import measured
 from estimators.timing.measured import NO_CORRECTION, Measured
 from tests.conftest import run_to_its_end

@@ -60,7 +60,7 @@ def serve(mode: Mode, home: Path, *, tools: bool = False, warm: bool = False) ->
         warm: whether estimates are needed, for which a process is started.
     """
     from engine.inference.client import Answers
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
     from ui.page import CSS_PATHS, HEAD, build_page, theme
 
     with pytest.MonkeyPatch.context() as patch:

@@ -28,7 +28,7 @@ from engine.catalog import models
 from engine.issues import MOST_FIELD, MOST_MESSAGE, Issue
 from engine.methods import METHODS
 from engine.plan import MOST_DATASETS, DataSource, Plan, PlanError
-from estimators.client import Estimator
+from estimators.service.client import Estimator
 from tests.security import mutations
 from ui import api, form
 from ui.web import border

@@ -26,7 +26,7 @@ from engine.jobs import runs
 from engine.plan import Plan, PlanError
 from engine.system import json_process
 from engine.system.json_process import HelperStopped, JsonProcess
-from estimators import client
+from estimators.service import client
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 3.0  # until no helper may be left when its server is gone

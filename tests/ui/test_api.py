@@ -21,9 +21,9 @@ from engine.catalog import hardware
 from engine.data.demos import first_plan
 from engine.methods import METHODS
 from engine.plan import THIS_MACHINE, Plan
-from estimators import client
 from estimators.advice.limits import LIMITED
-from estimators.client import Estimator
+from estimators.service import client
+from estimators.service.client import Estimator
 from ui import api
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,7 +18,7 @@ from engine.modeling.build import load_tokenizer
 from engine.modeling.xray import Look, Piece, Strip
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
-from estimators.client import Estimator
+from estimators.service.client import Estimator
 from ui import charts, data_tab, data_views, form
 from ui.data_tab import DataTab
 from ui.form import BASE, Form

@@ -33,7 +33,7 @@ from ui.web.switches import StartError
 if TYPE_CHECKING:
     import gradio
 
-    from estimators.client import Estimator
+    from estimators.service.client import Estimator
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PORTS_TRIED = 100
