@@ -17,34 +17,19 @@ from engine.inference.several_adapters import Joint
 from engine.jobs import runs
 from engine.system import visitors
 from engine.system.home import ASSETS
-from ui import (
-    adapters_card,
-    address,
-    api,
-    chain_tab,
-    compare_tab,
-    data_tab,
-    form,
-    history_tab,
-    markup,
-    plan_tab,
-    run_picker,
-    ship_tab,
-    train_tab,
-    try_tab,
-    words,
-)
+from ui import address, api, form, markup, run_picker, words
 from ui.border import guarded
-from ui.chain_tab import ChainTab
-from ui.compare_tab import CompareTab
-from ui.data_tab import DataTab
 from ui.fix_rows import Turn
-from ui.history_tab import HistoryTab
-from ui.plan_tab import PlanTab
-from ui.ship_tab import ShipTab
+from ui.tabs import adapters_card, chain_tab, compare_tab, data_tab, history_tab, plan_tab, ship_tab, train_tab, try_tab
+from ui.tabs.chain_tab import ChainTab
+from ui.tabs.compare_tab import CompareTab
+from ui.tabs.data_tab import DataTab
+from ui.tabs.history_tab import HistoryTab
+from ui.tabs.plan_tab import PlanTab
+from ui.tabs.ship_tab import ShipTab
+from ui.tabs.train_tab import TrainTab
+from ui.tabs.try_tab import TryTab
 from ui.theme import theme
-from ui.train_tab import TrainTab
-from ui.try_tab import TryTab
 
 if TYPE_CHECKING:
     from engine.inference.client import Answers

@@ -181,7 +181,7 @@ def test_a_run_whose_folder_is_removed_says_so(sleeper: Run) -> None:
 
 
 def test_a_suspended_worker_is_shown_as_stalled_until_it_goes_on(sleeper: Run) -> None:
-    from ui import train_tab
+    from ui.tabs import train_tab
 
     watch = train_tab.look(sleeper, train_tab.Watch())
     os.kill(sleeper.pid or 0, signal.SIGSTOP)

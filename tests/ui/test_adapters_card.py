@@ -8,7 +8,7 @@ from engine.data.demos import first_plan
 from engine.inference.several_adapters import BASE, Said
 from engine.jobs.runs import Run
 from engine.plan import PlanError
-from ui import adapters_card
+from ui.tabs import adapters_card
 
 
 def run_of(number: int, name: str) -> Run:

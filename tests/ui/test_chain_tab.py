@@ -15,7 +15,8 @@ from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
 from estimators.advice.chains import summed, whole
 from estimators.estimate import Estimate, Memory, Range
-from ui import chain_builder, chain_tab, charts, words
+from ui import charts, words
+from ui.tabs import chain_builder, chain_tab
 
 SFT, DPO, REWARD = first_plan(), DEMOS["voices"].plan(), DEMOS["voices"].plan().with_(objective="reward")
 RLHF = DEMOS["asks"].plan()

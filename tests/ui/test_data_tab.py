@@ -19,9 +19,10 @@ from engine.modeling.xray import Look, Piece, Strip
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
 from estimators.service.client import Estimator
-from ui import charts, data_tab, data_views, form
-from ui.data_tab import DataTab
+from ui import charts, data_views, form
 from ui.form import BASE, Form
+from ui.tabs import data_tab
+from ui.tabs.data_tab import DataTab
 
 EVIL = "<script>alert(1)</script>{{ 7*7 }}${x}"
 

@@ -10,8 +10,9 @@ import pytest
 from engine.checks import check
 from engine.methods import METHODS, option_values
 from engine.plan import FIELDS, Plan, PlanError
-from ui import form, plan_tab
+from ui import form
 from ui.form import BASE, Form
+from ui.tabs import plan_tab
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,10 @@ from engine.data.demos import DEMOS
 from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, Plan
-from ui import form, mixture, plan_tab
+from ui import form, mixture
 from ui.form import BASE, MORE_SETS, MOST_SETS
-from ui.plan_tab import PlanTab
+from ui.tabs import plan_tab
+from ui.tabs.plan_tab import PlanTab
 
 PIRATE, FACTS = DataSource(path="demo/pirate"), DataSource(path="demo/facts", weight=0.5)
 

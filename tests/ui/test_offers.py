@@ -12,10 +12,11 @@ from estimators.advice.budget import Solution
 from estimators.estimate import Estimate
 from tests.ui.test_fitcard import an_estimate
 from tests.ui.test_form import values_for
-from ui import budget_rows, form, limit_rows, offers, plan_tab
+from ui import budget_rows, form, limit_rows, offers
 from ui.fix_rows import Turn
 from ui.offers import Offer
-from ui.plan_tab import PlanTab
+from ui.tabs import plan_tab
+from ui.tabs.plan_tab import PlanTab
 
 
 @pytest.fixture(scope="module")

@@ -18,12 +18,13 @@ from engine.pipelines import compare
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
 from estimators.advice.compare_costs import Costs, costs
-from ui import address, compare_views, form, markup, words
+from ui import address, form, markup, words
 from ui.border import guarded
-from ui.compare_views import AXES, COLUMNS
-from ui.data_tab import SECONDS_TO_WARM_UP
 from ui.form import Form
 from ui.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
+from ui.tabs import compare_views
+from ui.tabs.compare_views import AXES, COLUMNS
+from ui.tabs.data_tab import SECONDS_TO_WARM_UP
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

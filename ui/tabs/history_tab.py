@@ -10,8 +10,9 @@ from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.plan import PlanError
 from engine.system import events
-from ui import chain_tab, compare_tab, markup, words
+from ui import markup, words
 from ui.border import guarded
+from ui.tabs import chain_tab, compare_tab
 
 MOST_ROWS = 100
 COLUMNS = ("Run", "Method", "Model", "State", "Loss", "Evaluation loss", "Time", "Started", "")

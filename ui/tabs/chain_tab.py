@@ -20,9 +20,10 @@ from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chain_runs, chains, forgetting
 from engine.pipelines.chain_runs import ChainRun
-from ui import address, chain_builder, charts, form, markup, ship_tab, train_tab, words
+from ui import address, charts, form, markup, words
 from ui.border import guarded
-from ui.chain_builder import Builder
+from ui.tabs import chain_builder, ship_tab, train_tab
+from ui.tabs.chain_builder import Builder
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
