@@ -17,9 +17,10 @@ from engine.inference.several_adapters import Joint
 from engine.jobs import runs
 from engine.system import visitors
 from engine.system.home import ASSETS
-from ui import address, api, form, markup, run_picker, words
+from ui import address, api, markup, run_picker, words
 from ui.border import guarded
-from ui.fix_rows import Turn
+from ui.plan import form
+from ui.plan.fix_rows import Turn
 from ui.tabs import adapters_card, chain_tab, compare_tab, data_tab, history_tab, plan_tab, ship_tab, train_tab, try_tab
 from ui.tabs.chain_tab import ChainTab
 from ui.tabs.compare_tab import CompareTab

@@ -6,7 +6,7 @@ from engine.pipelines.compare import Comparison, Row
 from engine.plan import Issue, Plan, PlanError
 from estimators.advice.compare_costs import Costs
 from estimators.estimate import Estimate
-from ui.survey_table import in_order
+from ui.plan.survey_table import in_order
 from ui.tabs import compare_tab, compare_views
 from ui.tabs.compare_views import AXES, COLUMNS, LOSS, RIGHT
 

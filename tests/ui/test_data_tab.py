@@ -19,8 +19,9 @@ from engine.modeling.xray import Look, Piece, Strip
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
 from estimators.service.client import Estimator
-from ui import charts, data_views, form
-from ui.form import BASE, Form
+from ui import charts, data_views
+from ui.plan import form
+from ui.plan.form import BASE, Form
 from ui.tabs import data_tab
 from ui.tabs.data_tab import DataTab
 

@@ -11,8 +11,9 @@ from engine.plan import Issue, PlanError
 from estimators.advice.fixes import KINDS, Fix
 from estimators.advice.survey import GpuRow, MethodRow
 from tests.ui.test_form import values_for
-from ui import fix_rows, form, survey_table, words
-from ui.fix_rows import FixRows
+from ui import words
+from ui.plan import fix_rows, form, survey_table
+from ui.plan.fix_rows import FixRows
 from ui.tabs import plan_tab
 from ui.tabs.plan_tab import PlanTab
 

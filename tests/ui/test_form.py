@@ -10,8 +10,8 @@ import pytest
 from engine.checks import check
 from engine.methods import METHODS, option_values
 from engine.plan import FIELDS, Plan, PlanError
-from ui import form
-from ui.form import BASE, Form
+from ui.plan import form
+from ui.plan.form import BASE, Form
 from ui.tabs import plan_tab
 
 

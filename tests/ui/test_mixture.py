@@ -14,8 +14,8 @@ from engine.data.demos import DEMOS
 from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, Plan
-from ui import form, mixture
-from ui.form import BASE, MORE_SETS, MOST_SETS
+from ui.plan import form, mixture
+from ui.plan.form import BASE, MORE_SETS, MOST_SETS
 from ui.tabs import plan_tab
 from ui.tabs.plan_tab import PlanTab
 

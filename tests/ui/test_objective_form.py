@@ -12,8 +12,8 @@ from engine.methods import Option
 from engine.objectives import OBJECTIVES, option_values
 from engine.plan import Plan, PlanError
 from tests.ui.test_form import values_for
-from ui import form
-from ui.form import Form
+from ui.plan import form
+from ui.plan.form import Form
 from ui.tabs import plan_tab
 
 

@@ -12,9 +12,9 @@ from estimators.advice.budget import Solution
 from estimators.estimate import Estimate
 from tests.ui.test_fitcard import an_estimate
 from tests.ui.test_form import values_for
-from ui import budget_rows, form, limit_rows, offers
-from ui.fix_rows import Turn
-from ui.offers import Offer
+from ui.plan import budget_rows, form, limit_rows, offers
+from ui.plan.fix_rows import Turn
+from ui.plan.offers import Offer
 from ui.tabs import plan_tab
 from ui.tabs.plan_tab import PlanTab
 

@@ -23,8 +23,9 @@ from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Issue, Plan, PlanError
 from estimators.advice import chains as priced
 from estimators.estimate import Estimate
-from ui import fitcard, form, markup, words
+from ui import fitcard, markup, words
 from ui.border import guarded
+from ui.plan import form
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

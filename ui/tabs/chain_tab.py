@@ -20,8 +20,9 @@ from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chain_runs, chains, forgetting
 from engine.pipelines.chain_runs import ChainRun
-from ui import address, charts, form, markup, words
+from ui import address, charts, markup, words
 from ui.border import guarded
+from ui.plan import form
 from ui.tabs import chain_builder, ship_tab, train_tab
 from ui.tabs.chain_builder import Builder
 

@@ -18,10 +18,11 @@ from engine.pipelines import compare
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
 from estimators.advice.compare_costs import Costs, costs
-from ui import address, form, markup, words
+from ui import address, markup, words
 from ui.border import guarded
-from ui.form import Form
-from ui.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
+from ui.plan import form
+from ui.plan.form import Form
+from ui.plan.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
 from ui.tabs import compare_views
 from ui.tabs.compare_views import AXES, COLUMNS
 from ui.tabs.data_tab import SECONDS_TO_WARM_UP

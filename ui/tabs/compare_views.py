@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from engine.pipelines.compare import Comparison, Row
 from ui import markup, words
 from ui.charts import BLUE, GRID, INK, ORANGE
-from ui.survey_table import Column
+from ui.plan.survey_table import Column
 
 HEIGHT = 300
 MARGIN = 0.2  # of an axis, at both ends, for the names of points

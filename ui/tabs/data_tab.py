@@ -19,9 +19,10 @@ from engine.data import token_counts as lengths
 from engine.data.cleaning import CLEANINGS
 from engine.data.formats import NAMES, Recognition
 from engine.plan import DataSource, Plan, PlanError
-from ui import charts, data_views, form, markup, mixture, words
+from ui import charts, data_views, markup, words
 from ui.border import guarded
-from ui.form import BASE, Form
+from ui.plan import form, mixture
+from ui.plan.form import BASE, Form
 
 if TYPE_CHECKING:
     from engine.modeling.xray import XRay

@@ -19,14 +19,15 @@ from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
 from estimators.timing import measured
-from ui import budget_rows, fitcard, fix_rows, form, limit_rows, markup, mixture, survey_table, words
+from ui import fitcard, markup, words
 from ui.border import guarded
-from ui.budget_rows import BudgetRows
-from ui.fix_rows import FixRows, Turn
-from ui.form import BASE, Form
-from ui.mixture import Mixture
-from ui.offers import Offers
-from ui.survey_table import Survey
+from ui.plan import budget_rows, fix_rows, form, limit_rows, mixture, survey_table
+from ui.plan.budget_rows import BudgetRows
+from ui.plan.fix_rows import FixRows, Turn
+from ui.plan.form import BASE, Form
+from ui.plan.mixture import Mixture
+from ui.plan.offers import Offers
+from ui.plan.survey_table import Survey
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

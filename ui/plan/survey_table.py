@@ -14,9 +14,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import Plan
-from ui import form, markup, words
+from ui import markup, words
 from ui.border import guarded
-from ui.form import Form
+from ui.plan import form
+from ui.plan.form import Form
 
 if TYPE_CHECKING:
     from estimators.advice.survey import GpuRow, MethodRow

@@ -17,9 +17,10 @@ from gradio.events import Dependency
 from engine import checks
 from engine.plan import PlanError
 from estimators.advice.fixes import KINDS, Fix
-from ui import form, markup, words
+from ui import markup, words
 from ui.border import guarded
-from ui.form import Form
+from ui.plan import form
+from ui.plan.form import Form
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

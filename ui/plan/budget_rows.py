@@ -12,10 +12,11 @@ from gradio.components import Component
 from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice.budget import SIZES
-from ui import form, markup, offers, survey_table, words
+from ui import markup, words
 from ui.border import guarded
-from ui.form import Form
-from ui.offers import Offer, Offers
+from ui.plan import form, offers, survey_table
+from ui.plan.form import Form
+from ui.plan.offers import Offer, Offers
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

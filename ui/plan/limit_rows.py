@@ -18,11 +18,12 @@ from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice import limits
 from estimators.estimate import Estimate
-from ui import fix_rows, form, markup, offers, words
+from ui import markup, words
 from ui.border import guarded
-from ui.fix_rows import Turn
-from ui.form import Form
-from ui.offers import Offer, Offers
+from ui.plan import fix_rows, form, offers
+from ui.plan.fix_rows import Turn
+from ui.plan.form import Form
+from ui.plan.offers import Offer, Offers
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

@@ -1,6 +1,6 @@
 """Answers of the estimator as lines with a Use button each, which takes an answer over into the form.
 
-`ui/limit_rows.py` and `ui/budget_rows.py` ask the questions; here is the place for what comes back.
+`ui/plan/limit_rows.py` and `ui/plan/budget_rows.py` ask the questions; here is the place for what comes back.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import FIELDS
-from ui import form, markup, words
+from ui import markup, words
 from ui.border import guarded
-from ui.form import Form
+from ui.plan import form
+from ui.plan.form import Form
 
 ASKING = "Working it out…"
 MOST_OFFERS = 2

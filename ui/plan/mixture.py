@@ -16,9 +16,10 @@ from engine import data
 from engine.data import holdout
 from engine.data.demos import DEMOS
 from engine.plan import SOURCE_KNOBS, Plan
-from ui import form, markup, words
+from ui import markup, words
 from ui.border import guarded
-from ui.form import MORE_SETS, Form
+from ui.plan import form
+from ui.plan.form import MORE_SETS, Form
 
 ADD = "Mix in another data set"
 
