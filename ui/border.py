@@ -20,7 +20,7 @@ from engine.plan import PlanError
 from engine.system.errors import explain
 from engine.system.home import visiting
 from engine.system.visitors import NOBODY, is_demo
-from ui import words
+from ui.views import formats
 from ui.web.border import VISITOR
 from ui.web.policy import Need
 
@@ -80,7 +80,7 @@ def _plain_words() -> Iterator[None]:
         if not isinstance(error, PlanError):  # a mistake in the plan is no news for the log
             log.exception("A handler of the page failed.")
         # Gradio shows messages as HTML, and issues may quote what is in a person's file.
-        message = words.escape(sentence(error))
+        message = formats.escape(sentence(error))
         raise gr.Error(message, duration=SECONDS_SHOWN, print_exception=False) from error
 
 
@@ -98,7 +98,7 @@ def reading_plainly(read: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return await read(*args, **values)
         except gr.Error as error:
-            said = NO_CHOICE if "is not in the list of choices" in error.message else words.escape(error.message)
+            said = NO_CHOICE if "is not in the list of choices" in error.message else formats.escape(error.message)
             raise gr.Error(said, duration=SECONDS_SHOWN, print_exception=False) from error
         except UNREADABLE as error:
             raise gr.Error(NOT_READ, duration=SECONDS_SHOWN, print_exception=False) from error
@@ -110,6 +110,6 @@ def sentence(error: Exception) -> str:
     """What went wrong and what to do: the first few issues of a plan, else the one that `explain` finds."""
     if isinstance(error, PlanError) and error.issues:
         more = len(error.issues) - SHOWN_ISSUES
-        told = [words.issue(issue) for issue in error.issues[:SHOWN_ISSUES]]
+        told = [formats.issue(issue) for issue in error.issues[:SHOWN_ISSUES]]
         return " ".join([*told, f"And {more} more."] if more > 0 else told)
-    return words.issue(explain(error))
+    return formats.issue(explain(error))

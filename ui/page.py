@@ -17,7 +17,7 @@ from engine.inference.several_adapters import Joint
 from engine.jobs import runs
 from engine.system import visitors
 from engine.system.home import ASSETS
-from ui import address, api, markup, run_picker, words
+from ui import address, api
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.fix_rows import Turn
@@ -30,7 +30,8 @@ from ui.tabs.plan_tab import PlanTab
 from ui.tabs.ship_tab import ShipTab
 from ui.tabs.train_tab import TrainTab
 from ui.tabs.try_tab import TryTab
-from ui.theme import theme
+from ui.views import formats, markup, run_picker
+from ui.views.theme import theme
 
 if TYPE_CHECKING:
     from engine.inference.client import Answers
@@ -114,7 +115,7 @@ def _header() -> str:
     here = hardware.this_machine()
     return (
         f'<div class="logo"><i aria-hidden="true"></i>{TITLE}</div>'
-        f'<span class="chip">This machine: {words.escape(here.name)}, {words.escape(words.size(here.memory))}</span>'
+        f'<span class="chip">This machine: {formats.escape(here.name)}, {formats.escape(formats.size(here.memory))}</span>'
     )
 
 

@@ -38,8 +38,8 @@ from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
 from engine.plan import DataSource, PlanError
 from engine.system.workers import CODE_FOLDER
-from ui import data_views
 from ui.tabs import data_tab
+from ui.views import data_views
 
 MB = 2**20
 MOST_GROWTH = 100 * MB  # of this process

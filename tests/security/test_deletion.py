@@ -28,9 +28,9 @@ from engine.pipelines import chain_runs, compare, trash
 from engine.plan import DataSource, Plan, PlanError
 from engine.system import workers
 from engine.system.events import EventLog
-from ui import words
-from ui.curves import Curves
 from ui.tabs import history_tab, train_tab
+from ui.views import formats as words
+from ui.views.curves import Curves
 
 ROOT = Path(__file__).resolve().parents[2]
 NO_IDS = [

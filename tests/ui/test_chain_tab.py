@@ -15,8 +15,8 @@ from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
 from estimators.advice.chains import summed, whole
 from estimators.estimate import Estimate, Memory, Range
-from ui import charts, words
 from ui.tabs import chain_builder, chain_tab
+from ui.views import charts, formats
 
 SFT, DPO, REWARD = first_plan(), DEMOS["voices"].plan(), DEMOS["voices"].plan().with_(objective="reward")
 RLHF = DEMOS["asks"].plan()
@@ -65,7 +65,7 @@ def test_removing_a_stage_moves_what_refers_to_the_others() -> None:
     gone = chain_builder.without(made, 1)
     assert gone.stages[1].plan.objective_options["reward_model"] == ""
     problems = chains.check(chain_builder.checked(gone))
-    assert words.issue(problems[0]).startswith("Stage 2, Reward model: is empty")
+    assert formats.issue(problems[0]).startswith("Stage 2, Reward model: is empty")
 
 
 def test_a_stage_that_leaves_no_model_is_refused_before_the_first_one_runs() -> None:
@@ -147,4 +147,4 @@ def test_the_report_is_drawn_with_a_line_for_each_probe_and_the_limit() -> None:
 
 def test_an_issue_of_a_stage_names_the_stage_and_the_field() -> None:
     issue = Issue(field="stages[3].max_length", message="is out of range.", fix="Use at least 8.")
-    assert words.issue(issue) == "Stage 3, Longest sequence: is out of range. Use at least 8."
+    assert formats.issue(issue) == "Stage 3, Longest sequence: is out of range. Use at least 8."

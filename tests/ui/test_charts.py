@@ -7,8 +7,8 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 import pytest
 
-from ui import charts
-from ui.curves import Curves
+from ui.views import charts
+from ui.views.curves import Curves
 
 ALL = (charts.loss, charts.learning_rate, charts.gradient_norm, charts.speed, charts.memory)
 

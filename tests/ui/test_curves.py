@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ui.curves import LINES, MOST_POINTS, Curves, thin
+from ui.views.curves import LINES, MOST_POINTS, Curves, thin
 
 
 def a_step(step: int, loss: object = 1.0, **more: object) -> dict:

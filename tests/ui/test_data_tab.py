@@ -19,11 +19,11 @@ from engine.modeling.xray import Look, Piece, Strip
 from engine.plan import DataSource, Plan, PlanError
 from engine.system.home import visiting
 from estimators.service.client import Estimator
-from ui import charts, data_views
 from ui.plan import form
 from ui.plan.form import BASE, Form
 from ui.tabs import data_tab
 from ui.tabs.data_tab import DataTab
+from ui.views import charts, data_views
 
 EVIL = "<script>alert(1)</script>{{ 7*7 }}${x}"
 

@@ -10,7 +10,7 @@ import pytest
 from engine.plan import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory, Range
 from estimators.timing.measured import Measured
-from ui import fitcard
+from ui.views import fitcard
 
 GB = 10**9
 HOSTILE = '<img src=x onerror="alert(1)">{{7*7}}${1}'

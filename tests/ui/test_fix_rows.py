@@ -11,11 +11,11 @@ from engine.plan import Issue, PlanError
 from estimators.advice.fixes import KINDS, Fix
 from estimators.advice.survey import GpuRow, MethodRow
 from tests.ui.test_form import values_for
-from ui import words
 from ui.plan import fix_rows, form, survey_table
 from ui.plan.fix_rows import FixRows
 from ui.tabs import plan_tab
 from ui.tabs.plan_tab import PlanTab
+from ui.views import formats
 
 FIX = Fix(
     label="Gradient checkpointing",
@@ -55,7 +55,7 @@ def test_nothing_unescaped_reaches_the_page() -> None:
 
 @pytest.mark.parametrize(("factor", "said"), [(1.28, "+28 % time"), (0.9, "−10 % time"), (1.001, "same time"), (None, "")])
 def test_the_change_of_time(factor: float | None, said: str) -> None:
-    assert words.change_of_time(factor) == said
+    assert formats.change_of_time(factor) == said
 
 
 def test_there_is_a_row_for_every_kind(rows: FixRows) -> None:

@@ -13,9 +13,9 @@ from engine.data.demos import DEMOS, Demo
 from engine.data.pictures import Box
 from engine.objectives import task_of
 from engine.plan import DataSource
-from ui import data_views
 from ui.tabs import try_tab
 from ui.tabs.try_tab import TryTab
+from ui.views import data_views
 
 WITH_IMAGES = [demo for demo in DEMOS.values() if task_of(demo.plan()).reads_images]
 

@@ -12,11 +12,11 @@ from gradio.components import Component
 from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice.budget import SIZES
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import form, offers, survey_table
 from ui.plan.form import Form
 from ui.plan.offers import Offer, Offers
+from ui.views import formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -57,8 +57,8 @@ def budget_of(plan: Plan, estimator: Estimator, entry: str) -> Iterator[Offer]:
         size = next(name for name in SIZES if name in options)
         targets = options.get("target_modules")
         where = f" on {targets if isinstance(targets, str) else ', '.join(targets)}" if targets else ""
-        text = f"{words.field_label(size)}: {words.whole(options[size])}{where}"
-        yield Offer(text=text, note=f"{words.whole(solution.params)} parameters", changes=dict(solution.changes))
+        text = f"{formats.field_label(size)}: {formats.whole(options[size])}{where}"
+        yield Offer(text=text, note=f"{formats.whole(solution.params)} parameters", changes=dict(solution.changes))
 
 
 def wire(rows: BudgetRows, the_form: Form, estimator: Estimator) -> None:

@@ -17,10 +17,10 @@ from gradio.events import Dependency
 from engine import checks
 from engine.plan import PlanError
 from estimators.advice.fixes import KINDS, Fix
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
+from ui.views import formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -87,17 +87,17 @@ def _row(number: int) -> Row:
 
 def title(sentence: str) -> str:
     """The heading of the list; a screen reader is told when it changes."""
-    return f'<h3 class="fix-title" role="status">{words.escape(sentence)}</h3>'
+    return f'<h3 class="fix-title" role="status">{formats.escape(sentence)}</h3>'
 
 
 def in_words(fix: Fix) -> str:
     """A fix and what it does: "Gradient checkpointing, ✓ then it fits, −3.9 GB, +28 % time"."""
-    figures = [words.saving(fix.memory_saved), words.change_of_time(fix.time_factor)]
+    figures = [formats.saving(fix.memory_saved), formats.change_of_time(fix.time_factor)]
     note = " · ".join(part for part in (OUTCOMES[fix.fits], fix.note) if part)
-    shown = "<br>".join(words.escape(figure) for figure in figures if figure)
+    shown = "<br>".join(formats.escape(figure) for figure in figures if figure)
     return (
-        f'<div class="fix-line"><div>{words.escape(fix.label)} <small class="fix-{words.escape(fix.fits)}">'
-        f"{words.escape(note)}</small></div><span>{shown}</span></div>"
+        f'<div class="fix-line"><div>{formats.escape(fix.label)} <small class="fix-{formats.escape(fix.fits)}">'
+        f"{formats.escape(note)}</small></div><span>{shown}</span></div>"
     )
 
 

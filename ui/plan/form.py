@@ -26,7 +26,7 @@ from engine.methods import METHODS, Method, Option
 from engine.modeling import build
 from engine.objectives import OBJECTIVES, Objective
 from engine.plan import FIELDS, SOURCE_KNOBS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
-from ui import words
+from ui.views import formats
 
 BASE = "base"  # the argument that carries the loaded plan
 CARD = "method_card"  # the cards of the most used methods, which follow the list of all
@@ -308,8 +308,8 @@ def card_of(key: str) -> str | None:
 def gpu_choices() -> list[tuple[str, str]]:
     """This machine first, then every accelerator of the table."""
     here = hardware.this_machine()
-    others = [(f"{gpu.name} · {words.size(gpu.memory)}", name) for name, gpu in hardware.gpus().items()]
-    return [(f"This machine: {here.name} · {words.size(here.memory)}", THIS_MACHINE), *others]
+    others = [(f"{gpu.name} · {formats.size(gpu.memory)}", name) for name, gpu in hardware.gpus().items()]
+    return [(f"This machine: {here.name} · {formats.size(here.memory)}", THIS_MACHINE), *others]
 
 
 # --- values <-> plan ------------------------------------------------------------------------------------------------
@@ -476,8 +476,8 @@ def model_facts(plan: Plan) -> str:
     except PlanError:
         return ""
     facts = [
-        f"{words.count(model.params)} parameters" if model.params else "",
-        f"{words.whole(model.context_length)} tokens of context" if model.context_length else "",
+        f"{formats.count(model.params)} parameters" if model.params else "",
+        f"{formats.whole(model.context_length)} tokens of context" if model.context_length else "",
         model.license,
         "gated: accept its terms on the hub first" if model.gated else "",
     ]

@@ -18,12 +18,12 @@ from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice import limits
 from estimators.estimate import Estimate
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import fix_rows, form, offers
 from ui.plan.fix_rows import Turn
 from ui.plan.form import Form
 from ui.plan.offers import Offer, Offers
+from ui.views import formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -59,8 +59,8 @@ def limits_of(plan: Plan, estimator: Estimator, turn: Turn, mine: int) -> Iterat
             continue
         end = ", as far as it goes" if limit.at_the_end else ""
         changes = {} if limit.value == now else {limited.field: limit.value}
-        text = f"{limited.sentence}: {words.whole(limit.value)}"
-        yield Offer(text=text, note=f"now {words.whole(now)}{end}", changes=changes)
+        text = f"{limited.sentence}: {formats.whole(limit.value)}"
+        yield Offer(text=text, note=f"now {formats.whole(now)}{end}", changes=changes)
 
 
 def wire(rows: Offers, the_form: Form, turn_of_page: gr.State, estimator: Estimator, after: list[Dependency]) -> None:

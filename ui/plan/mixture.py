@@ -16,10 +16,10 @@ from engine import data
 from engine.data import holdout
 from engine.data.demos import DEMOS
 from engine.plan import SOURCE_KNOBS, Plan
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import MORE_SETS, Form
+from ui.views import formats, markup
 
 ADD = "Mix in another data set"
 
@@ -79,8 +79,8 @@ def shares(plan: Plan) -> str:
     total = sum(rows) or 1
     heads = "".join(f'<th scope="col">{name}</th>' for name in ("Data set", "Weight", "Rows", "Share"))
     lines = "".join(
-        f'<tr><th scope="row">{words.escape(data.title(source))}</th><td>{source.weight:g}</td>'
-        f"<td>{words.whole(count)}</td><td>{count / total:.0%}</td></tr>"
+        f'<tr><th scope="row">{formats.escape(data.title(source))}</th><td>{source.weight:g}</td>'
+        f"<td>{formats.whole(count)}</td><td>{count / total:.0%}</td></tr>"
         for source, count in zip(plan.datasets, rows, strict=True)
     )
     return (

@@ -13,10 +13,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import FIELDS
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
+from ui.views import formats, markup
 
 ASKING = "Working it out…"
 MOST_OFFERS = 2
@@ -82,7 +82,7 @@ def shown(offers: Offers, found: Sequence[Offer], note: str) -> dict[Component, 
 
 def in_words(offer: Offer) -> str:
     """An answer: "Largest batch that fits: 23", and what it is now."""
-    return f'<div class="fix-line"><div>{words.escape(offer.text)} <small>{words.escape(offer.note)}</small></div></div>'
+    return f'<div class="fix-line"><div>{formats.escape(offer.text)} <small>{formats.escape(offer.note)}</small></div></div>'
 
 
 def wire(offers: Offers, the_form: Form) -> None:

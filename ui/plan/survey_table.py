@@ -14,10 +14,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import Plan
-from ui import markup, words
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
+from ui.views import formats, markup
 
 if TYPE_CHECKING:
     from estimators.advice.survey import GpuRow, MethodRow
@@ -46,11 +46,11 @@ def _gigabytes(number: float | None) -> str:
 
 
 def _hours(number: float | None) -> str:
-    return "–" if number is None else words.duration(3600 * number)
+    return "–" if number is None else formats.duration(3600 * number)
 
 
 def _dollars(number: float | None) -> str:
-    return "–" if number is None else words.money(number)
+    return "–" if number is None else formats.money(number)
 
 
 def _percent(number: float | None) -> str:
@@ -126,9 +126,9 @@ def gpu_cells(rows: Iterable[GpuRow]) -> list[list[Any]]:
         [
             row.name,
             VERDICTS.get(row.fits or "", REFUSED),
-            words.gigabytes(row.memory),
-            words.gigabytes(row.capacity),
-            words.hours(row.seconds),
+            formats.gigabytes(row.memory),
+            formats.gigabytes(row.capacity),
+            formats.hours(row.seconds),
             row.cost,
             row.note,
         ]
@@ -142,9 +142,9 @@ def method_cells(rows: Iterable[MethodRow]) -> list[list[Any]]:
         [
             row.label,
             VERDICTS.get(row.fits or "", REFUSED),
-            words.percent(row.trainable_params, row.total_params),
-            words.gigabytes(row.memory),
-            words.hours(row.seconds),
+            formats.percent(row.trainable_params, row.total_params),
+            formats.gigabytes(row.memory),
+            formats.hours(row.seconds),
             row.note,
         ]
         for row in rows
@@ -167,11 +167,11 @@ def in_order(cells: Sequence[list[Any]], columns: Sequence[Column], by: str) -> 
 def html(cells: Sequence[list[Any]], columns: Sequence[Column], caption: str) -> str:
     """The table. Each cell carries its heading, which a narrow window shows beside it."""
     heads = "".join(
-        f'<th scope="col"{" class=num" if column.say else ""}>{words.escape(column.title)}</th>' for column in columns
+        f'<th scope="col"{" class=num" if column.say else ""}>{formats.escape(column.title)}</th>' for column in columns
     )
     rows = "".join(f"<tr>{''.join(map(_cell, row, columns))}</tr>" for row in cells)
     return (
-        f'<table class="survey"><caption class="unseen">{words.escape(caption)}</caption>'
+        f'<table class="survey"><caption class="unseen">{formats.escape(caption)}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table>"
     )
 
@@ -184,7 +184,7 @@ def _cell(value: Any, column: Column) -> str:
         verdict = next((key for key, said in VERDICTS.items() if said == value), "")
         look, shown = f"fix-{verdict}" if verdict else "" if value else "empty", str(value)
     kind = f' class="{look}"' if look else ""
-    return f'<td{kind} data-label="{words.escape(column.title)}">{words.escape(shown)}</td>'
+    return f'<td{kind} data-label="{formats.escape(column.title)}">{formats.escape(shown)}</td>'
 
 
 # --- events ---------------------------------------------------------------------------------------------------------
@@ -242,5 +242,7 @@ def _wire_one(survey: Survey, cells_of: Callable[[Plan], Iterator[Any]], the_for
 
 def described(plan: Plan) -> str:
     """Of which plan the table speaks: it stays when the plan is changed."""
-    settings = f"{words.model_name(plan)}, {words.method_name(plan)}, batch {words.whole(plan.per_device_train_batch_size)}"
-    return f"For {settings}, at most {words.whole(plan.max_length)} tokens. Ask again after a change of the plan."
+    settings = (
+        f"{formats.model_name(plan)}, {formats.method_name(plan)}, batch {formats.whole(plan.per_device_train_batch_size)}"
+    )
+    return f"For {settings}, at most {formats.whole(plan.max_length)} tokens. Ask again after a change of the plan."

@@ -13,8 +13,8 @@ from engine.inference.several_adapters import BASE, Joint, Said
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.plan import Issue, PlanError
-from ui import markup, run_picker, words
 from ui.border import guarded
+from ui.views import formats, markup, run_picker
 
 TITLE = "Several adapters on one base"
 ABOUT = (
@@ -58,7 +58,7 @@ def build() -> AdaptersCard:
 def choices() -> list[tuple[str, str]]:
     """The runs that left an adapter of a model that writes text."""
     return [
-        (f"{run.name} · {words.moment(run.created)}", run.id)
+        (f"{run.name} · {formats.moment(run.created)}", run.id)
         for run in run_picker.every_run()
         if several_adapters.can_be_joined(run)
     ]
@@ -71,7 +71,7 @@ def answers_table(chosen: list[Run], said: list[Said]) -> str:
     """Each adapter's answer, the base's first."""
     names = {BASE: "Base model"} | {run.id: run.name for run in chosen}
     rows = "".join(
-        f'<tr><th scope="row">{words.escape(names[one.name])}</th><td>{words.escape(one.value)}</td></tr>'
+        f'<tr><th scope="row">{formats.escape(names[one.name])}</th><td>{formats.escape(one.value)}</td></tr>'
         for one in said
         if one.name in names
     )
@@ -83,11 +83,11 @@ def losses_table(chosen: list[Run], said: list[Said]) -> str:
     found = {(one.name, one.task): float(one.value) for one in said if one.task}
     columns = {run.id: [value for (_, task), value in found.items() if task == run.id] for run in chosen}
     best = {task: min(values) if len(values) > len(chosen) else None for task, values in columns.items()}  # when all are in
-    heads = "".join(f'<th scope="col">{words.escape(run.name)}</th>' for run in chosen)
+    heads = "".join(f'<th scope="col">{formats.escape(run.name)}</th>' for run in chosen)
     lines = []
     for name, title in ((BASE, "Base model"), *((run.id, run.name) for run in chosen)):
         cells = "".join(_loss(found.get((name, run.id)), best[run.id]) for run in chosen)
-        lines.append(f'<tr><th scope="row">{words.escape(title)}</th>{cells}</tr>')
+        lines.append(f'<tr><th scope="row">{formats.escape(title)}</th>{cells}</tr>')
     caption = "Loss per token on held-out rows, lower is better: adapters in rows, the data that each was trained on in columns"
     return (
         f'<div class="scroll"><table class="rows"><caption>{caption}</caption><thead><tr><th></th>{heads}</tr></thead>'
@@ -98,7 +98,7 @@ def losses_table(chosen: list[Run], said: list[Said]) -> str:
 def _loss(value: float | None, best: float | None) -> str:
     if value is None:
         return "<td>…</td>"
-    shown = words.escape(words.figure(value))
+    shown = formats.escape(formats.figure(value))
     return f"<td><strong>{shown} ✓</strong></td>" if value == best else f"<td>{shown}</td>"
 
 

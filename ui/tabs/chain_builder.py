@@ -23,9 +23,9 @@ from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Issue, Plan, PlanError
 from estimators.advice import chains as priced
 from estimators.estimate import Estimate
-from ui import fitcard, markup, words
 from ui.border import guarded
 from ui.plan import form
+from ui.views import fitcard, formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -322,7 +322,7 @@ def _starts(draft: Chain, number: int) -> list[tuple[str, str]]:
     """Where a stage may start from."""
     own = draft.stages[number].plan.model
     own = _first_model(draft) if isinstance(own, str) and own.startswith("@") else own
-    named = [(f"Its own model: {words.model_name(Plan(model=own))}", own)] if isinstance(own, str) else []
+    named = [(f"Its own model: {formats.model_name(Plan(model=own))}", own)] if isinstance(own, str) else []
     return [("The last result of its kind", GOES_ON), *((f"Stage {k}'s result", f"@{k}") for k in range(1, number + 1)), *named]
 
 
@@ -351,7 +351,7 @@ def stage_words(draft: Chain, number: int, estimate: Estimate | None = None) -> 
     plan = draft.stages[number].plan
     price = f" · {_price(estimate)}" if estimate is not None else ""
     return _two_lines(
-        f"{number + 1}. {OBJECTIVES[plan.objective].label}", f"{data_of(plan)} · {words.method_name(plan)}{price}"
+        f"{number + 1}. {OBJECTIVES[plan.objective].label}", f"{data_of(plan)} · {formats.method_name(plan)}{price}"
     )
 
 
@@ -361,20 +361,20 @@ def data_of(plan: Plan) -> str:
 
 
 def _two_lines(title: str, sentence: str) -> str:
-    return f'<div class="stage-title">{words.escape(title)}</div><div class="stage-what">{words.escape(sentence)}</div>'
+    return f'<div class="stage-title">{formats.escape(title)}</div><div class="stage-what">{formats.escape(sentence)}</div>'
 
 
 def _price(estimate: Estimate) -> str:
-    parts = [words.size(estimate.memory.total), _time(estimate.total_seconds), _money(estimate.cost)]
+    parts = [formats.size(estimate.memory.total), _time(estimate.total_seconds), _money(estimate.cost)]
     return " · ".join(part for part in parts if part)
 
 
 def _time(found: Any) -> str:
-    return words.duration(found.likely) if found is not None else ""
+    return formats.duration(found.likely) if found is not None else ""
 
 
 def _money(found: Any) -> str:
-    return words.money(found.likely) if found is not None else ""
+    return formats.money(found.likely) if found is not None else ""
 
 
 def total_of(stages: list[Estimate]) -> str:
@@ -383,8 +383,8 @@ def total_of(stages: list[Estimate]) -> str:
     at = f" (stage {found.largest})" if len(stages) > 1 else ""
     figures = [
         ("Verdict", fitcard.VERDICTS[found.fits].title),
-        ("Memory, the largest stage", f"{words.size(found.memory)} of {words.size(found.capacity)}{at}"),
-        ("Time, all stages", _time(found.total_seconds) or words.UNKNOWN),
+        ("Memory, the largest stage", f"{formats.size(found.memory)} of {formats.size(found.capacity)}{at}"),
+        ("Time, all stages", _time(found.total_seconds) or formats.UNKNOWN),
     ]
     if found.cost is not None:
         figures.append(("Cost, all stages", _money(found.cost)))
@@ -396,7 +396,7 @@ def _waiting(draft: Chain) -> str:
 
 
 def _problems(issues: Any) -> str:
-    return "".join(markup.note(words.issue(issue), "bad") for issue in dict.fromkeys(issues))
+    return "".join(markup.note(formats.issue(issue), "bad") for issue in dict.fromkeys(issues))
 
 
 # --- events ---------------------------------------------------------------------------------------------------------

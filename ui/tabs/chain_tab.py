@@ -20,11 +20,12 @@ from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chain_runs, chains, forgetting
 from engine.pipelines.chain_runs import ChainRun
-from ui import address, charts, markup, words
+from ui import address
 from ui.border import guarded
 from ui.plan import form
 from ui.tabs import chain_builder, ship_tab, train_tab
 from ui.tabs.chain_builder import Builder
+from ui.views import charts, formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -126,7 +127,7 @@ def build(tab: gr.Tab) -> ChainTab:
 def listed(chosen: str | None = None) -> dict[str, Any]:
     """The list of the chains as it is now; the chosen one stays chosen, else the newest one is."""
     found = chain_runs.all_chains()
-    choices = [(f"{chain.name} · {words.moment(chain.created)}", chain.id) for chain in found]
+    choices = [(f"{chain.name} · {formats.moment(chain.created)}", chain.id) for chain in found]
     return gr.update(choices=choices, value=chosen or (found[0].id if found else None), visible=bool(found))
 
 
@@ -138,8 +139,8 @@ def head(chain: ChainRun) -> str:
     bar = markup.progress(len(chain.progress.results) / len(chain.chain.stages), "Finished stages of the chain")
     said = chain.message if chain.is_active or chain.state in ("stopped", *REASON_KINDS) else ""
     return (
-        f'<div class="run-title"><h2>{words.escape(chain.name)}</h2>{markup.chip(chain.state, "chain-state")}</div>'
-        f'<p class="run-what">{words.escape(f"started {words.moment(chain.created)}")}</p>{bar}{_stages(chain)}'
+        f'<div class="run-title"><h2>{formats.escape(chain.name)}</h2>{markup.chip(chain.state, "chain-state")}</div>'
+        f'<p class="run-what">{formats.escape(f"started {formats.moment(chain.created)}")}</p>{bar}{_stages(chain)}'
         f"{markup.note(said, REASON_KINDS.get(chain.state, 'plain'))}"
     )
 
@@ -153,12 +154,12 @@ def _stages(chain: ChainRun) -> str:
 def _stage_row(chain: ChainRun, number: int) -> str:
     plan = chain.chain.stages[number].plan
     run = runs.get(chain.progress.runs[number]) if number in chain.progress.runs else None
-    name = words.escape(f"{number + 1}. {OBJECTIVES[plan.objective].label}")
+    name = formats.escape(f"{number + 1}. {OBJECTIVES[plan.objective].label}")
     cells = (
-        ("Stage", f'<a href="?run={words.escape(run.id)}">{name}</a>' if run else name),
-        ("Data", words.escape(chain_builder.data_of(plan))),
+        ("Stage", f'<a href="?run={formats.escape(run.id)}">{name}</a>' if run else name),
+        ("Data", formats.escape(chain_builder.data_of(plan))),
         ("State", markup.chip(run.state) if run else "to come"),
-        ("Held-out figure", words.escape(_figure(run)) if run else "–"),
+        ("Held-out figure", formats.escape(_figure(run)) if run else "–"),
     )
     return "<tr>" + "".join(f'<td data-label="{label}">{cell}</td>' for label, cell in cells) + "</tr>"
 
@@ -166,7 +167,7 @@ def _stage_row(chain: ChainRun, number: int) -> str:
 def _figure(run: Run) -> str:
     """The stage's own figure at its beginning and now: "accuracy 0.51 → 0.94"."""
     found = _figure_of_ended(run.id) if not run.is_active else chains.last_figure(run)
-    return f"{found[0]} {words.figure(found[1])} → {words.figure(found[2])}" if found else "–"
+    return f"{found[0]} {formats.figure(found[1])} → {formats.figure(found[2])}" if found else "–"
 
 
 @functools.lru_cache(maxsize=256)
@@ -204,10 +205,10 @@ def history() -> str:
 def _history_row(chain: ChainRun, names: tuple[str, ...]) -> str:
     done = f"{len(chain.progress.results)} of {len(chain.chain.stages)} finished: {chains.default_name(chain.chain)}"
     cells = (
-        f'<a href="?chain={words.escape(chain.id)}">{words.escape(chain.name)}</a>',
-        words.escape(done),
+        f'<a href="?chain={formats.escape(chain.id)}">{formats.escape(chain.name)}</a>',
+        formats.escape(done),
         markup.chip(chain.state),
-        words.escape(words.moment(chain.created)),
+        formats.escape(formats.moment(chain.created)),
     )
     return "<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(names, cells, strict=True)) + "</tr>"
 

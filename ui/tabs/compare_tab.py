@@ -18,7 +18,7 @@ from engine.pipelines import compare
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
 from estimators.advice.compare_costs import Costs, costs
-from ui import address, markup, words
+from ui import address
 from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
@@ -26,6 +26,7 @@ from ui.plan.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html
 from ui.tabs import compare_views
 from ui.tabs.compare_views import AXES, COLUMNS
 from ui.tabs.data_tab import SECONDS_TO_WARM_UP
+from ui.views import formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -134,8 +135,8 @@ def _plot(axis: compare_views.Axis) -> gr.Plot:
 
 def in_sum(found: Costs) -> str:
     """What the comparison needs as a whole, as a sentence."""
-    time = f"about {words.duration(found.seconds)} in all" if found.seconds is not None else "a time that is not known yet"
-    memory = f", at most {words.size(found.memory)} at once" if found.memory is not None else ""
+    time = f"about {formats.duration(found.seconds)} in all" if found.seconds is not None else "a time that is not known yet"
+    memory = f", at most {formats.size(found.memory)} at once" if found.memory is not None else ""
     refused = f" {found.refused} of them does not go with this plan: leave it out." if found.refused == 1 else ""
     several = f" {found.refused} of them do not go with this plan: leave them out." if found.refused > 1 else ""
     return f"One after the other they take {time}{memory}.{refused}{several}"
@@ -158,7 +159,7 @@ def priced(plan: Plan, methods: Sequence[str], estimator: Estimator) -> Iterator
 
 def described(plan: Plan) -> str:
     """Which plan the methods are tried on."""
-    rows = f"{words.model_name(plan)}, {plan.datasets[0].path if plan.datasets else 'no data'}, seed {plan.seed}"
+    rows = f"{formats.model_name(plan)}, {plan.datasets[0].path if plan.datasets else 'no data'}, seed {plan.seed}"
     return f"For the plan of the Plan tab: {rows}. Each method takes its own defaults and learning rate."
 
 
@@ -174,7 +175,7 @@ def history() -> str:
 
 def picked(chosen: str | None = None) -> dict[str, Any]:
     """The list of comparisons as it is now; the chosen one stays chosen, else the newest is."""
-    choices = [(f"{one.name} · {words.moment(one.created)}", one.id) for one in compare.every()]
+    choices = [(f"{one.name} · {formats.moment(one.created)}", one.id) for one in compare.every()]
     return gr.update(choices=choices, value=chosen or (choices[0][1] if choices else None))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from engine.pipelines.compare import Comparison, Row
-from ui import markup, words
-from ui.charts import BLUE, GRID, INK, ORANGE
 from ui.plan.survey_table import Column
+from ui.views import formats, markup
+from ui.views.charts import BLUE, GRID, INK, ORANGE
 
 HEIGHT = 300
 MARGIN = 0.2  # of an axis, at both ends, for the names of points
@@ -42,19 +42,19 @@ def _percent(number: float | None) -> str:
 
 
 def _figure(number: float | None) -> str:
-    return "–" if number is None else words.figure(number)
+    return "–" if number is None else formats.figure(number)
 
 
 def _count(number: float | None) -> str:
-    return "–" if number is None else words.count(number)
+    return "–" if number is None else formats.count(number)
 
 
 def _size(number: float | None) -> str:
-    return "–" if number is None else words.size(number)
+    return "–" if number is None else formats.size(number)
 
 
 def _duration(number: float | None) -> str:
-    return "–" if number is None else words.duration(number)
+    return "–" if number is None else formats.duration(number)
 
 
 COLUMNS = (
@@ -92,14 +92,14 @@ def head(comparison: Comparison, state: str, rows: Sequence[Row]) -> str:
     """Name, state and progress."""
     ended = [row for row in rows if row.state not in ("waiting", "starting", "running")]
     plan = comparison.plan
-    what = f"{words.model_name(plan)} · seed {plan.seed} · started {words.moment(comparison.created)}"
+    what = f"{formats.model_name(plan)} · seed {plan.seed} · started {formats.moment(comparison.created)}"
     under_way = next((row.label for row in rows if row.state in ("starting", "running")), "")
     doing = f" · now {under_way}" if under_way else ""
     return (
-        f'<div class="run-title"><h2>{words.escape(comparison.name)}</h2>{markup.chip(state, "comparison-state")}</div>'
-        f'<p class="run-what">{words.escape(what)}</p>'
+        f'<div class="run-title"><h2>{formats.escape(comparison.name)}</h2>{markup.chip(state, "comparison-state")}</div>'
+        f'<p class="run-what">{formats.escape(what)}</p>'
         f"{markup.progress(len(ended) / len(rows), 'Progress of the comparison')}"
-        f'<p class="note">{len(ended)} of {len(rows)} methods done{words.escape(doing)}</p>'
+        f'<p class="note">{len(ended)} of {len(rows)} methods done{formats.escape(doing)}</p>'
     )
 
 
@@ -123,10 +123,10 @@ class Axis:
 
 
 AXES = (
-    Axis(key="params", title="Trained parameters", of=lambda row: row.trainable_params, in_powers=True, say=words.count),
+    Axis(key="params", title="Trained parameters", of=lambda row: row.trainable_params, in_powers=True, say=formats.count),
     Axis(key="memory", title="Peak memory", of=lambda row: row.memory_peak, unit="B"),
     Axis(key="time", title="Time", of=lambda row: row.seconds, unit=" s"),
-    Axis(key="size", title="Size of the result", of=lambda row: row.bytes, in_powers=True, say=words.size),
+    Axis(key="size", title="Size of the result", of=lambda row: row.bytes, in_powers=True, say=formats.size),
 )
 
 
@@ -157,7 +157,7 @@ def chart(rows: Sequence[Row], axis: Axis, by: str, name: str = "") -> go.Figure
         go.Scatter(
             x=[x for _, x, _ in points],
             y=[y for _, _, y in points],
-            text=[words.in_chart(label) for label, _, _ in points],
+            text=[formats.in_chart(label) for label, _, _ in points],
             mode="markers+text",
             textposition=_places([(label, axis.of_scale(x), y) for label, x, y in points], across, up),
             cliponaxis=False,
@@ -173,7 +173,7 @@ def chart(rows: Sequence[Row], axis: Axis, by: str, name: str = "") -> go.Figure
             showlegend=False,
             uirevision=f"{name}{axis.key}{by}",
             xaxis=lines | dict(title=dict(text=axis.title, standoff=6), type="log" if axis.in_powers else "linear"),
-            yaxis=lines | dict(title=dict(text=words.in_chart(by), standoff=6), range=up),
+            yaxis=lines | dict(title=dict(text=formats.in_chart(by), standoff=6), range=up),
         ),
     )
     figure.update_xaxes(exponentformat="SI", minexponent=3, nticks=6, ticksuffix=axis.unit, range=across)
@@ -253,11 +253,11 @@ def table_of(listed: Sequence[tuple[Comparison, str]]) -> str:
     rows = ""
     for comparison, state in listed:
         cells = (
-            f'<a href="?compare={words.escape(comparison.id)}">{words.escape(comparison.name)}</a>',
+            f'<a href="?compare={formats.escape(comparison.id)}">{formats.escape(comparison.name)}</a>',
             str(len(comparison.methods)),
-            words.escape(words.model_name(comparison.plan)),
+            formats.escape(formats.model_name(comparison.plan)),
             markup.chip(state),
-            words.escape(words.moment(comparison.created)),
+            formats.escape(formats.moment(comparison.created)),
         )
         rows += (
             "<tr>"

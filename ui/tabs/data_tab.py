@@ -19,10 +19,10 @@ from engine.data import token_counts as lengths
 from engine.data.cleaning import CLEANINGS
 from engine.data.formats import NAMES, Recognition
 from engine.plan import DataSource, Plan, PlanError
-from ui import charts, data_views, markup, words
 from ui.border import guarded
 from ui.plan import form, mixture
 from ui.plan.form import BASE, Form
+from ui.views import charts, data_views, formats, markup
 
 if TYPE_CHECKING:
     from engine.modeling.xray import XRay
@@ -372,7 +372,7 @@ def looked_through(
         found = estimator.xray(plan, template)
         row = data_views.row(estimator.look(plan, number, found.template if found.templates else ""))
     except PlanError as error:
-        yield nothing_looked(tab, " ".join(words.issue(issue) for issue in error.issues[:2]), "bad")
+        yield nothing_looked(tab, " ".join(formats.issue(issue) for issue in error.issues[:2]), "bad")
         return
     yield look_shown(tab, plan, found, row) | {tab.number: number}
 
@@ -420,7 +420,7 @@ def _wire_source(tab: DataTab, the_form: Form) -> None:
         try:
             fetch_checked(source)
         except PlanError as error:
-            yield {tab.working: markup.note(" ".join(words.issue(issue) for issue in error.issues), "bad")}
+            yield {tab.working: markup.note(" ".join(formats.issue(issue) for issue in error.issues), "bad")}
             return
         yield {tab.working: ""} | chosen(the_form, form.read(values), source)
 
@@ -502,7 +502,7 @@ def _wire_clean(tab: DataTab, the_form: Form, estimator: Estimator) -> None:
         try:
             result = estimator.clean(plan, {key: wishes.get(key, True) for key in ticks})
         except PlanError as error:
-            yield {tab.cleaned: markup.note(" ".join(words.issue(issue) for issue in error.issues[:2]), "bad")}
+            yield {tab.cleaned: markup.note(" ".join(formats.issue(issue) for issue in error.issues[:2]), "bad")}
             return
         yield {tab.cleaned: data_views.cleaned(result)} | chosen(the_form, plan, result.source)
 

@@ -10,9 +10,9 @@ from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.plan import PlanError
 from engine.system import events
-from ui import markup, words
 from ui.border import guarded
 from ui.tabs import chain_tab, compare_tab
+from ui.views import formats, markup
 
 MOST_ROWS = 100
 COLUMNS = ("Run", "Method", "Model", "State", "Loss", "Evaluation loss", "Time", "Started", "")
@@ -51,15 +51,15 @@ def _row(run: Run) -> str:
     seen = runs.summary(run)
     loss, eval_loss = events.number(seen.get("loss")), events.number(seen.get("eval_loss"))
     cells = (
-        f'<a href="?run={words.escape(run.id)}">{words.escape(run.name)}</a>',
-        words.escape(method),
-        words.escape(model),
+        f'<a href="?run={formats.escape(run.id)}">{formats.escape(run.name)}</a>',
+        formats.escape(method),
+        formats.escape(model),
         markup.chip(run.state),
-        "–" if loss is None else words.escape(words.figure(loss)),
-        "–" if eval_loss is None else words.escape(words.figure(eval_loss)),
-        "–" if seen.get("seconds") is None else words.escape(words.duration(seen["seconds"])),
-        words.escape(words.moment(run.created)),
-        f'<a href="?again={words.escape(run.id)}">Use this plan again</a>',
+        "–" if loss is None else formats.escape(formats.figure(loss)),
+        "–" if eval_loss is None else formats.escape(formats.figure(eval_loss)),
+        "–" if seen.get("seconds") is None else formats.escape(formats.duration(seen["seconds"])),
+        formats.escape(formats.moment(run.created)),
+        f'<a href="?again={formats.escape(run.id)}">Use this plan again</a>',
     )
     return "<tr>" + "".join(f'<td data-label="{name}">{cell}</td>' for name, cell in zip(COLUMNS, cells, strict=True)) + "</tr>"
 
@@ -67,9 +67,9 @@ def _row(run: Run) -> str:
 def what(run: Run) -> tuple[str, str]:
     """(method, model) of a run; a plan that another version wrote may not be readable, and hides no other row."""
     try:
-        return words.method_name(run.plan), words.model_name(run.plan)
+        return formats.method_name(run.plan), formats.model_name(run.plan)
     except PlanError:
-        return words.UNKNOWN, words.UNKNOWN
+        return formats.UNKNOWN, formats.UNKNOWN
 
 
 def newest() -> str:

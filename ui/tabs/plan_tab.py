@@ -19,7 +19,6 @@ from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
 from estimators.timing import measured
-from ui import fitcard, markup, words
 from ui.border import guarded
 from ui.plan import budget_rows, fix_rows, form, limit_rows, mixture, survey_table
 from ui.plan.budget_rows import BudgetRows
@@ -28,6 +27,7 @@ from ui.plan.form import BASE, Form
 from ui.plan.mixture import Mixture
 from ui.plan.offers import Offers
 from ui.plan.survey_table import Survey
+from ui.views import fitcard, formats, markup
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -311,9 +311,9 @@ def data_facts(plan: Plan) -> str:
         return ""
     facts = [
         f"{len(scans)} sets" if len(scans) > 1 else "",
-        f"{words.whole(sum(holdout.sizes(plan)))} rows",
-        f"{words.count(sum(found.characters for found in scans))} characters",
-        f"longest {words.whole(max(found.longest for found in scans))}",
+        f"{formats.whole(sum(holdout.sizes(plan)))} rows",
+        f"{formats.count(sum(found.characters for found in scans))} characters",
+        f"longest {formats.whole(max(found.longest for found in scans))}",
         scans[0].format,
     ]
     return " · ".join(fact for fact in facts if fact)

@@ -17,8 +17,8 @@ from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.plan import Issue, PlanError
-from ui import markup, run_picker, words
 from ui.border import guarded
+from ui.views import formats, markup, run_picker
 
 SECONDS_BETWEEN_LOOKS = 1.0
 WHAT_MERGING_DOES = (
@@ -104,13 +104,15 @@ def proof_table(report: dict[str, Any]) -> str:
         ("Same answers as base and adapter", f"{report['agree']} of {report['prompts']} prompts"),
         (
             "Largest difference of a logit",
-            f"{words.figure(report['max_logit_difference'])} (tolerance {words.figure(report['tolerance'])})",
+            f"{formats.figure(report['max_logit_difference'])} (tolerance {formats.figure(report['tolerance'])})",
         ),
-        ("Weights that the merge changed", f"{words.whole(report['weights_changed'])} of {words.whole(report['weights'])}"),
+        ("Weights that the merge changed", f"{formats.whole(report['weights_changed'])} of {formats.whole(report['weights'])}"),
         ("Merged into", str(report["base"])),
-        ("Size", words.size(report["bytes"])),
+        ("Size", formats.size(report["bytes"])),
     ]
-    cells = "".join(f'<tr><th scope="row">{words.escape(name)}</th><td>{words.escape(value)}</td></tr>' for name, value in rows)
+    cells = "".join(
+        f'<tr><th scope="row">{formats.escape(name)}</th><td>{formats.escape(value)}</td></tr>' for name, value in rows
+    )
     table = f'<table class="proof"><caption class="unseen">Proof</caption><tbody>{cells}</tbody></table>'
     return markup.note("Merged and proven.", "good") + table
 
@@ -120,9 +122,9 @@ def links(offered: tuple[Artifact, ...], prefix: str = "") -> str:
     if not offered:
         return markup.note("Nothing to download yet.")
     items = "".join(
-        f'<a class="button{" button-main" if place == 0 else ""}" href="{words.escape(artifact.href)}" download '
-        f'id="{prefix}download-{words.escape(artifact.name)}">'
-        f"{words.escape(artifact.label)} <small>{words.escape(words.size(artifact.bytes))}, zip</small></a>"
+        f'<a class="button{" button-main" if place == 0 else ""}" href="{formats.escape(artifact.href)}" download '
+        f'id="{prefix}download-{formats.escape(artifact.name)}">'
+        f"{formats.escape(artifact.label)} <small>{formats.escape(formats.size(artifact.bytes))}, zip</small></a>"
         for place, artifact in enumerate(offered)
     )
     return f'<div class="buttons">{items}</div>'

@@ -22,9 +22,10 @@ from engine.methods import METHODS
 from engine.modeling import checkpoints
 from engine.system import events
 from estimators.timing import measured
-from ui import address, charts, fitcard, markup, run_picker, words
+from ui import address
 from ui.border import guarded
-from ui.curves import Curves
+from ui.views import charts, fitcard, formats, markup, run_picker
+from ui.views.curves import Curves
 
 LOG_TAIL_BYTES = 4096
 # Drawing five charts takes a browser processor time, which on a small machine the training misses.
@@ -136,7 +137,7 @@ def build_plots(prefix: str = "") -> dict[str, gr.Plot]:
 
 def _plot(name: str, prefix: str) -> gr.Plot:
     draw, title = CHARTS[name]
-    markup.block(f'<h3 class="chart-title">{words.escape(title)}</h3>')
+    markup.block(f'<h3 class="chart-title">{formats.escape(title)}</h3>')
     return gr.Plot(draw(Curves()), label=title, show_label=False, elem_id=f"{prefix}{name.replace('_', '-')}-chart")
 
 
@@ -179,12 +180,12 @@ def head(run: Run, curves: Curves, *, suspended: bool = False) -> str:
     state = "stalled" if suspended else run.state
     why = SUSPENDED.format(pid=run.pid) if suspended else reason(run, curves)
     plan = run.plan
-    what = f"{words.method_name(plan)} · {words.model_name(plan)} · started {words.moment(run.created)}"
+    what = f"{formats.method_name(plan)} · {formats.model_name(plan)} · started {formats.moment(run.created)}"
     done, of = curves.step.get("step", 0), curves.step.get("max_steps")
     bar = markup.progress(done / of if of else 0.0, "Progress of the run")
     return (
-        f'<div class="run-title"><h2>{words.escape(run.name)}</h2>{markup.chip(state, "run-state")}</div>'
-        f'<p class="run-what">{words.escape(what)}</p>{bar}{markup.facts(facts(run, curves))}'
+        f'<div class="run-title"><h2>{formats.escape(run.name)}</h2>{markup.chip(state, "run-state")}</div>'
+        f'<p class="run-what">{formats.escape(what)}</p>{bar}{markup.facts(facts(run, curves))}'
         f"{markup.note(why, REASON_KINDS.get(state, 'plain'))}{_compared(run)}"
     )
 
@@ -198,19 +199,19 @@ def _compared(run: Run) -> str:
 def facts(run: Run, curves: Curves) -> list[tuple[str, str]]:
     """The figures above the charts; what has not been measured yet is a dash."""
     step, evaluated = curves.step, curves.evaluated
-    of = words.whole(step["max_steps"]) if step else "–"
-    time = ("Time left", _known(step, "seconds_left", words.duration))
+    of = formats.whole(step["max_steps"]) if step else "–"
+    time = ("Time left", _known(step, "seconds_left", formats.duration))
     if not run.is_active:
-        time = ("Time", _known(curves.ended, "seconds", words.duration))
+        time = ("Time", _known(curves.ended, "seconds", formats.duration))
     return [
-        ("Step", f"{words.whole(step['step'])} of {of}" if step else "–"),
-        ("Epoch", _known(step, "epoch", words.figure)),
+        ("Step", f"{formats.whole(step['step'])} of {of}" if step else "–"),
+        ("Epoch", _known(step, "epoch", formats.figure)),
         time,
-        ("Loss", _known(step, "loss", words.figure)),
-        ("Evaluation loss", _known(evaluated, "eval_loss", words.figure)),
-        ("Tokens per second", _known(step, "tokens_per_second", words.figure)),
-        ("Peak memory", _known(step, "memory_peak", words.size)),
-        ("Trainable", _known(curves.started, "trainable_params", words.count)),
+        ("Loss", _known(step, "loss", formats.figure)),
+        ("Evaluation loss", _known(evaluated, "eval_loss", formats.figure)),
+        ("Tokens per second", _known(step, "tokens_per_second", formats.figure)),
+        ("Peak memory", _known(step, "memory_peak", formats.size)),
+        ("Trainable", _known(curves.started, "trainable_params", formats.count)),
     ]
 
 

@@ -54,7 +54,7 @@ button:hover {{ background: var(--accent-strong); border-color: var(--accent-str
 </body>
 </html>
 """
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif'  # as in ui/theme.py
+_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", sans-serif'  # as in ui/views/theme.py
 # The colours of the page, on paper and on ink: the first two blocks of its style sheet.
 _PAPER, _INK = re.findall(
     r"^(?::root|\.dark) \{(.*?)\}", (ASSETS / "style.css").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE

@@ -9,7 +9,7 @@ import gradio as gr
 from engine.export import downloads
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from ui import words
+from ui.views import formats
 
 MOST_CHOICES = 200
 
@@ -33,6 +33,6 @@ def picker(elem_id: str) -> gr.Dropdown:
 
 def update(listed: list[Run], chosen: str | None) -> dict[str, Any]:
     """The list as it is now; the chosen run stays chosen, else the newest one is."""
-    choices = [(f"{run.name} · {words.moment(run.created)}", run.id) for run in listed]
+    choices = [(f"{run.name} · {formats.moment(run.created)}", run.id) for run in listed]
     value = chosen or (listed[0].id if listed else None)
     return gr.update(choices=choices, value=value)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from engine.plan import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory
 from estimators.timing.measured import Measured
-from ui import words
+from ui.views import formats
 
 FOLD_ID = "fit-fold"
 PART_LABELS = {
@@ -81,7 +81,7 @@ def estimated(estimate: Estimate, warnings: Iterable[Issue] = (), measured: Meas
 
 def issues(problems: Iterable[Issue]) -> str:
     """The card of a plan that cannot be estimated: what to change."""
-    items = "".join(f"<li>{words.escape(words.issue(problem))}</li>" for problem in problems)
+    items = "".join(f"<li>{formats.escape(formats.issue(problem))}</li>" for problem in problems)
     return _card(
         ASKING,
         "The estimate follows as soon as it is mended.",
@@ -112,8 +112,8 @@ def _card(verdict: Verdict, sentence: str, body: str) -> str:
         f'<section class="fit" aria-label="Fit card"><label class="fit-verdict fit-{verdict.key}" for="{FOLD_ID}">'
         '<svg width="28" height="28" viewBox="0 0 28 28" fill="none" stroke="currentColor" stroke-width="2.4" '
         f'stroke-linejoin="round" aria-hidden="true">{verdict.shape}</svg>'
-        f'<span class="fit-words" role="status"><b>{words.escape(verdict.title)}</b>'
-        f"<span>{words.escape(sentence)}</span></span>"
+        f'<span class="fit-words" role="status"><b>{formats.escape(verdict.title)}</b>'
+        f"<span>{formats.escape(sentence)}</span></span>"
         '<svg class="fit-chevron" width="16" height="16" viewBox="0 0 16 16" fill="none" stroke="currentColor" '
         'stroke-width="2" aria-hidden="true"><path d="m3 10.5 5-5 5 5"/></svg></label>'
         f'<div class="fit-body">{body}</div></section>'
@@ -122,15 +122,15 @@ def _card(verdict: Verdict, sentence: str, body: str) -> str:
 
 def _how_sure(estimate: Estimate) -> str:
     memory = estimate.memory
-    likely, capacity = words.size(memory.total), words.size(memory.capacity)
+    likely, capacity = formats.size(memory.total), formats.size(memory.capacity)
     if estimate.fits == "no":
         return f"It needs about {likely}; {estimate.device} has {capacity}."
-    more = f", up to {words.size(memory.high)} on the longest batch" if memory.high > memory.total else ""
+    more = f", up to {formats.size(memory.high)} on the longest batch" if memory.high > memory.total else ""
     return f"Likely {likely} of {capacity}{more}."
 
 
 def _warnings(problems: Iterable[Issue]) -> str:
-    items = "".join(f"<li>{words.escape(words.issue(problem))}</li>" for problem in problems)
+    items = "".join(f"<li>{formats.escape(formats.issue(problem))}</li>" for problem in problems)
     return f'<ul class="fit-issues">{items}</ul>' if items else ""
 
 
@@ -141,11 +141,11 @@ def _tape(memory: Memory) -> str:
     """A bar of the parts, the capacity as a line, the range as a whisker, and a scale."""
     end = max(memory.capacity, memory.high, memory.total) * 1.06
     parts = "".join(_tape_part(name, getattr(memory, name), end) for name in MEMORY_PARTS)
-    capacity = f"{words.escape(words.size(memory.capacity))} usable"
+    capacity = f"{formats.escape(formats.size(memory.capacity))} usable"
     side = "left" if memory.capacity / end < 0.5 else "right"
     whisker = f"left:{_percent(memory.low, end)};width:{_percent(memory.high - memory.low, end)}"
     return (
-        f'<div class="tape" role="img" aria-label="{words.escape(_tape_in_words(memory))}">'
+        f'<div class="tape" role="img" aria-label="{formats.escape(_tape_in_words(memory))}">'
         f'<div class="tape-bar">{parts}</div><div class="tape-whisker" style="{whisker}"></div>'
         f'<div class="tape-cap tape-cap-{side}" style="left:{_percent(memory.capacity, end)}"><span>{capacity}</span></div>'
         f'<div class="tape-ticks">{_ticks(end)}</div></div>'
@@ -162,8 +162,8 @@ def _tape_part(name: str, size: int, end: float) -> str:
 
 def _tape_in_words(memory: Memory) -> str:
     return (
-        f"Memory needed: likely {words.size(memory.total)}, between {words.size(memory.low)} and {words.size(memory.high)}, "
-        f"of {words.size(memory.capacity)} usable."
+        f"Memory needed: likely {formats.size(memory.total)}, between {formats.size(memory.low)} and {formats.size(memory.high)}, "
+        f"of {formats.size(memory.capacity)} usable."
     )
 
 
@@ -195,28 +195,30 @@ def round_step(least: float) -> float:
 def _parts(memory: Memory) -> str:
     rows = "".join(
         f'<tr><th scope="row"><i class="part-{name}"></i>{label}{f" <small>{note}</small>" if note else ""}</th>'
-        f"<td>{words.escape(words.size(getattr(memory, name)))}</td></tr>"
+        f"<td>{formats.escape(formats.size(getattr(memory, name)))}</td></tr>"
         for name, (label, note) in PART_LABELS.items()
     )
-    total = f'<tr class="sum"><th scope="row">Peak, training step</th><td>{words.escape(words.size(memory.total))}</td></tr>'
+    total = (
+        f'<tr class="sum"><th scope="row">Peak, training step</th><td>{formats.escape(formats.size(memory.total))}</td></tr>'
+    )
     return f'<table class="fit-parts"><caption class="unseen">Memory by part</caption><tbody>{rows}{total}</tbody></table>'
 
 
 def in_comparison(measured: Measured) -> str:
     """What was predicted and what a run measured: "Predicted 14.2 GB, measured 14.0 GB; a step of 0.41 s took 0.43 s"."""
-    memory = f"Predicted {words.size(measured.predicted_bytes)}, measured {words.size(measured.measured_bytes)}"
+    memory = f"Predicted {formats.size(measured.predicted_bytes)}, measured {formats.size(measured.measured_bytes)}"
     if not measured.measured_step_seconds:
         return f"{memory}."
-    took = f"{words.figure(measured.measured_step_seconds)} s"
+    took = f"{formats.figure(measured.measured_step_seconds)} s"
     if not measured.predicted_step_seconds:
         return f"{memory}; a step took {took}."
-    return f"{memory}; a step of {words.figure(measured.predicted_step_seconds)} s took {took}."
+    return f"{memory}; a step of {formats.figure(measured.predicted_step_seconds)} s took {took}."
 
 
 def _measured(measured: Measured | None) -> str:
     if measured is None:
         return ""
-    return f'<p class="fit-measured"><b>A run of this plan:</b> {words.escape(in_comparison(measured))}</p>'
+    return f'<p class="fit-measured"><b>A run of this plan:</b> {formats.escape(in_comparison(measured))}</p>'
 
 
 def _folded(estimate: Estimate) -> str:
@@ -228,17 +230,19 @@ def _folded(estimate: Estimate) -> str:
 
 def _facts(estimate: Estimate) -> str:
     time, speed = estimate.total_seconds, estimate.tokens_per_second
-    facts = [("Time", words.duration(time.likely if time else None), words.between(time, words.duration))]
+    facts = [("Time", formats.duration(time.likely if time else None), formats.between(time, formats.duration))]
     if estimate.cost is not None:
-        facts.append(("Cost on a rented one", words.money(estimate.cost.likely), words.between(estimate.cost, words.money)))
+        facts.append(
+            ("Cost on a rented one", formats.money(estimate.cost.likely), formats.between(estimate.cost, formats.money))
+        )
     else:
-        steps = f"{words.whole(estimate.steps)} steps" if estimate.steps is not None else ""
-        facts.append(("Speed", f"{words.count(speed.likely)} tokens/s" if speed else words.UNKNOWN, steps))
-    of_all = f"{words.share(estimate.trainable_params, estimate.total_params)} of {words.count(estimate.total_params)}"
-    facts.append(("Trainable", words.count(estimate.trainable_params), of_all))
-    facts.append(("Disk", words.size(estimate.disk), _merge_note(estimate)))
+        steps = f"{formats.whole(estimate.steps)} steps" if estimate.steps is not None else ""
+        facts.append(("Speed", f"{formats.count(speed.likely)} tokens/s" if speed else formats.UNKNOWN, steps))
+    of_all = f"{formats.share(estimate.trainable_params, estimate.total_params)} of {formats.count(estimate.total_params)}"
+    facts.append(("Trainable", formats.count(estimate.trainable_params), of_all))
+    facts.append(("Disk", formats.size(estimate.disk), _merge_note(estimate)))
     cells = "".join(
-        f"<div><dt>{label}</dt><dd><b>{words.escape(value)}</b> <small>{words.escape(note)}</small></dd></div>"
+        f"<div><dt>{label}</dt><dd><b>{formats.escape(value)}</b> <small>{formats.escape(note)}</small></dd></div>"
         for label, value, note in facts
     )
     return f'<dl class="fit-facts">{cells}</dl>'
@@ -246,14 +250,14 @@ def _facts(estimate: Estimate) -> str:
 
 def _merge_note(estimate: Estimate) -> str:
     merge = estimate.phases.get("merge")
-    return f"merging needs {words.size(merge)} of memory" if merge else ""
+    return f"merging needs {formats.size(merge)} of memory" if merge else ""
 
 
 def _source(estimate: Estimate) -> str:
     if not estimate.source:
         return ""
     rows = "".join(
-        f"<dt>{words.escape(_source_label(name))}</dt><dd>{words.escape(how)}</dd>" for name, how in estimate.source.items()
+        f"<dt>{formats.escape(_source_label(name))}</dt><dd>{formats.escape(how)}</dd>" for name, how in estimate.source.items()
     )
     return f'<details class="fit-source"><summary>Where do these numbers come from?</summary><dl>{rows}</dl></details>'
 

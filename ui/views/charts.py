@@ -13,8 +13,8 @@ from typing import Any
 import plotly.graph_objects as go
 
 from engine.modeling.xray import XRay
-from ui import words
-from ui.curves import Break, Curves, Line
+from ui.views import formats
+from ui.views.curves import Break, Curves, Line
 
 BLUE, ORANGE = "#2f8fc9", "#d98200"  # Okabe-Ito blue and orange, at a lightness that reads on paper and on ink
 GRID = "rgba(128, 120, 108, 0.22)"
@@ -119,7 +119,7 @@ def _with_breaks(chart: go.Figure, breaks: tuple[Break, ...], lines: tuple[str, 
     if first is not None:
         chart.add_vline(x=first.step, line=dict(color=INK, width=1.5, dash="dot"))
         chart.add_annotation(
-            text=f"{words.figure(float(first.word))} at step {first.step:g}",
+            text=f"{formats.figure(float(first.word))} at step {first.step:g}",
             x=first.step,
             y=1,
             yref="paper",
@@ -193,9 +193,9 @@ def forgetting(report: Sequence[Mapping[str, Any]], limit: float) -> go.Figure:
         asked = [row for row in report if title in row]
         chart.add_trace(
             go.Scatter(
-                x=[words.in_chart(str(row["when"])) for row in asked],
+                x=[formats.in_chart(str(row["when"])) for row in asked],
                 y=[row[title] for row in asked],
-                name=words.in_chart(title),
+                name=formats.in_chart(title),
                 mode="lines+markers",
                 line=dict(color=SEVERAL[place % len(SEVERAL)], width=2),
                 marker=dict(size=8, symbol=SIGNS[place % len(SIGNS)]),
@@ -211,7 +211,7 @@ def forgetting(report: Sequence[Mapping[str, Any]], limit: float) -> go.Figure:
         chart.add_annotation(
             text="limit of the first line", x=1, xref="paper", y=at, showarrow=False, xanchor="right", yanchor="bottom"
         )
-        chart.update_xaxes(type="category", categoryarray=[words.in_chart(str(row["when"])) for row in report])
+        chart.update_xaxes(type="category", categoryarray=[formats.in_chart(str(row["when"])) for row in report])
         # Losses of very different size, of which the share by which they rise counts.
         chart.update_yaxes(type="log", dtick="D2", tickformat=".3~g")
     return chart
