@@ -17,8 +17,6 @@ from engine.inference.several_adapters import Joint
 from engine.jobs import runs
 from engine.system import visitors
 from engine.system.home import ASSETS
-from ui import address, api
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.fix_rows import Turn
 from ui.tabs import adapters_card, chain_tab, compare_tab, data_tab, history_tab, plan_tab, ship_tab, train_tab, try_tab
@@ -32,6 +30,8 @@ from ui.tabs.train_tab import TrainTab
 from ui.tabs.try_tab import TryTab
 from ui.views import formats, markup, run_picker
 from ui.views.theme import theme
+from ui.web import api, url_state
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from engine.inference.client import Answers
@@ -139,7 +139,7 @@ def _wire_start(page: Page) -> None:
         concurrency_limit=1,
         show_progress="hidden",
         api_name="start",
-    ).success(None, page.train.picker, None, js=address.remember("run"), api_visibility="private")
+    ).success(None, page.train.picker, None, js=url_state.remember("run"), api_visibility="private")
 
 
 def _wire_next_steps(page: Page) -> None:
@@ -184,7 +184,7 @@ def _wire_address(page: Page, blocks: gr.Blocks) -> None:
             *(page.tabs, page.train.picker, page.chain.picker, page.compare.picker, page.history.table),
             *page.plan.form.controls.values(),
         ],
-        js=address.READ,
+        js=url_state.READ,
         concurrency_limit=None,
         show_progress="hidden",
         api_visibility="private",

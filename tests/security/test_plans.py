@@ -30,9 +30,8 @@ from engine.methods import METHODS
 from engine.plan import MOST_DATASETS, DataSource, Plan, PlanError
 from estimators.service.client import Estimator
 from tests.security import mutations
-from ui import api
 from ui.plan import form
-from ui.web import border
+from ui.web import api, border
 
 ROUNDS = 250
 MOST_GROWTH = 2**30  # bytes of the estimator's process

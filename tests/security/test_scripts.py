@@ -30,7 +30,7 @@ from engine.system.events import EventLog
 from tests.security.browsing import Watched, missing, new_page
 from tests.security.payloads import HANDLERS, PAYLOADS
 from tests.security.served import Served, serve
-from ui import address
+from ui.web import url_state
 from ui.web.access import Mode
 
 pytestmark = pytest.mark.browser
@@ -153,7 +153,7 @@ def test_what_a_merge_says_is_words(watched: Watched) -> None:
 
 def test_what_an_address_says_is_words(watched: Watched) -> None:
     said = ("</script><script>window.__pwned=1</script>", LABEL, "javascript:window.__pwned=1", SHORT)
-    for name, payload in zip(address.NAMES, said, strict=True):
+    for name, payload in zip(url_state.NAMES, said, strict=True):
         watched.go(f"/?{urlencode({name: payload})}")
         watched.page.locator("#start-training").wait_for(state="attached")
         watched.page.wait_for_timeout(500)

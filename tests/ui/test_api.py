@@ -24,7 +24,7 @@ from engine.plan import THIS_MACHINE, Plan
 from estimators.advice.limits import LIMITED
 from estimators.service import client
 from estimators.service.client import Estimator
-from ui import api
+from ui.web import api
 
 ROOT = Path(__file__).resolve().parents[2]
 PLAN = first_plan().with_(gpu="RTX 4090", precision="bf16")

@@ -12,11 +12,11 @@ from gradio.components import Component
 from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice.budget import SIZES
-from ui.border import guarded
 from ui.plan import form, offers, survey_table
 from ui.plan.form import Form
 from ui.plan.offers import Offer, Offers
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

@@ -17,10 +17,10 @@ from gradio.events import Dependency
 from engine import checks
 from engine.plan import PlanError
 from estimators.advice.fixes import KINDS, Fix
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

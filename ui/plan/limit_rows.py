@@ -18,12 +18,12 @@ from engine import checks
 from engine.plan import Plan, PlanError
 from estimators.advice import limits
 from estimators.estimate import Estimate
-from ui.border import guarded
 from ui.plan import fix_rows, form, offers
 from ui.plan.fix_rows import Turn
 from ui.plan.form import Form
 from ui.plan.offers import Offer, Offers
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

@@ -16,10 +16,10 @@ from engine import data
 from engine.data import holdout
 from engine.data.demos import DEMOS
 from engine.plan import SOURCE_KNOBS, Plan
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import MORE_SETS, Form
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 ADD = "Mix in another data set"
 

@@ -13,10 +13,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import FIELDS
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 ASKING = "Working it out…"
 MOST_OFFERS = 2

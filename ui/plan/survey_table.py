@@ -14,10 +14,10 @@ import gradio as gr
 from gradio.components import Component
 
 from engine.plan import Plan
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.advice.survey import GpuRow, MethodRow

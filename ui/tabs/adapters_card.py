@@ -13,8 +13,8 @@ from engine.inference.several_adapters import BASE, Joint, Said
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.plan import Issue, PlanError
-from ui.border import guarded
 from ui.views import formats, markup, run_picker
+from ui.web.handlers import guarded
 
 TITLE = "Several adapters on one base"
 ABOUT = (

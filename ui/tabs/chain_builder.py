@@ -23,9 +23,9 @@ from engine.pipelines.chains import Chain, Stage
 from engine.plan import DataSource, Issue, Plan, PlanError
 from estimators.advice import chains as priced
 from estimators.estimate import Estimate
-from ui.border import guarded
 from ui.plan import form
 from ui.views import fitcard, formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator

@@ -20,12 +20,12 @@ from engine.jobs.runs import Run
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chain_runs, chains, forgetting
 from engine.pipelines.chain_runs import ChainRun
-from ui import address
-from ui.border import guarded
 from ui.plan import form
 from ui.tabs import chain_builder, ship_tab, train_tab
 from ui.tabs.chain_builder import Builder
 from ui.views import charts, formats, markup
+from ui.web import url_state
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -291,7 +291,7 @@ def wire(tab: ChainTab, the_form: form.Form, estimator: Estimator) -> None:
 
     begun: dict[str, Any] = {"outputs": [tab.picker, *tab.rendered], "trigger_mode": "once", **quiet | {"concurrency_limit": 1}}
     tab.picker.change(show_chain, tab.picker, tab.rendered, trigger_mode="always_last", **quiet)
-    tab.picker.input(None, tab.picker, None, js=address.remember("chain"), api_visibility="private")
+    tab.picker.input(None, tab.picker, None, js=url_state.remember("chain"), api_visibility="private")
     tab.timer.tick(follow_chain, [tab.picker, tab.watch], tab.rendered, trigger_mode="once", **quiet)
     tab.tab.select(guarded(listed), tab.picker, tab.picker, **quiet)
     tab.builder.start.click(start_draft, [tab.builder.draft, tab.builder.name], **begun)

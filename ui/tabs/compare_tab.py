@@ -18,8 +18,6 @@ from engine.pipelines import compare
 from engine.pipelines.compare import Comparison, Row
 from engine.plan import Plan
 from estimators.advice.compare_costs import Costs, costs
-from ui import address
-from ui.border import guarded
 from ui.plan import form
 from ui.plan.form import Form
 from ui.plan.survey_table import ASKING, METHOD_COLUMNS, UNSORTED, WARMING, html, in_order, method_cells
@@ -27,6 +25,8 @@ from ui.tabs import compare_views
 from ui.tabs.compare_views import AXES, COLUMNS
 from ui.tabs.data_tab import SECONDS_TO_WARM_UP
 from ui.views import formats, markup
+from ui.web import url_state
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -283,7 +283,7 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
     )
     tab.tab.select(guarded(refresh), tab.picker, tab.picker, **quiet)
     tab.picker.change(show_anew, [tab.picker, tab.sort], tab.rendered, trigger_mode="always_last", **quiet)
-    tab.picker.input(None, tab.picker, None, js=address.remember("compare"), api_visibility="private")
+    tab.picker.input(None, tab.picker, None, js=url_state.remember("compare"), api_visibility="private")
     tab.quality.input(judge, [tab.picker, tab.quality], tab.plots, **quiet)
     tab.sort.input(show, shown, tab.rendered, **quiet)
     tab.timer.tick(look, [*shown, tab.seen], tab.rendered, trigger_mode="once", **quiet)
@@ -295,6 +295,6 @@ def wire(tab: CompareTab, the_form: Form, estimator: Estimator) -> None:
         concurrency_limit=1,
         show_progress="hidden",
         api_visibility="private",
-    ).success(None, tab.picker, None, js=address.remember("compare"), api_visibility="private")
+    ).success(None, tab.picker, None, js=url_state.remember("compare"), api_visibility="private")
     tab.stop.click(stop, tab.picker, tab.stop, **quiet)
     tab.go_on.click(go_on, shown, tab.rendered, trigger_mode="once", **quiet)

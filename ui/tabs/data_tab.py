@@ -19,10 +19,10 @@ from engine.data import token_counts as lengths
 from engine.data.cleaning import CLEANINGS
 from engine.data.formats import NAMES, Recognition
 from engine.plan import DataSource, Plan, PlanError
-from ui.border import guarded
 from ui.plan import form, mixture
 from ui.plan.form import BASE, Form
 from ui.views import charts, data_views, formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from engine.modeling.xray import XRay

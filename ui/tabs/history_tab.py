@@ -10,9 +10,9 @@ from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.plan import PlanError
 from engine.system import events
-from ui.border import guarded
 from ui.tabs import chain_tab, compare_tab
 from ui.views import formats, markup
+from ui.web.handlers import guarded
 
 MOST_ROWS = 100
 COLUMNS = ("Run", "Method", "Model", "State", "Loss", "Evaluation loss", "Time", "Started", "")

@@ -19,7 +19,6 @@ from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
 from estimators.timing import measured
-from ui.border import guarded
 from ui.plan import budget_rows, fix_rows, form, limit_rows, mixture, survey_table
 from ui.plan.budget_rows import BudgetRows
 from ui.plan.fix_rows import FixRows, Turn
@@ -28,6 +27,7 @@ from ui.plan.mixture import Mixture
 from ui.plan.offers import Offers
 from ui.plan.survey_table import Survey
 from ui.views import fitcard, formats, markup
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from estimators.service.client import Estimator
@@ -377,7 +377,7 @@ def wire(tab: PlanTab, estimator: Estimator, page: gr.Blocks) -> None:
         trigger_mode="always_last",
         concurrency_limit=8,
         show_progress="hidden",
-        api_name="estimate_form",  # `ui/api.py` has the one for programs
+        api_name="estimate_form",  # `ui/web/api.py` has the one for programs
     )
     estimated.failure(
         guarded(lambda: (fitcard.failed(), "")), None, [tab.card, tab.working], show_progress="hidden", api_visibility="private"

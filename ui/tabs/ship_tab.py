@@ -17,8 +17,8 @@ from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.plan import Issue, PlanError
-from ui.border import guarded
 from ui.views import formats, markup, run_picker
+from ui.web.handlers import guarded
 
 SECONDS_BETWEEN_LOOKS = 1.0
 WHAT_MERGING_DOES = (

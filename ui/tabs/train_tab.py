@@ -22,10 +22,10 @@ from engine.methods import METHODS
 from engine.modeling import checkpoints
 from engine.system import events
 from estimators.timing import measured
-from ui import address
-from ui.border import guarded
 from ui.views import charts, fitcard, formats, markup, run_picker
 from ui.views.curves import Curves
+from ui.web import url_state
+from ui.web.handlers import guarded
 
 LOG_TAIL_BYTES = 4096
 # Drawing five charts takes a browser processor time, which on a small machine the training misses.
@@ -287,7 +287,7 @@ def wire(tab: TrainTab) -> None:
     quiet: dict[str, Any] = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
     tab.picker.change(show_run, tab.picker, tab.rendered, trigger_mode="always_last", **quiet)
     tab.timer.tick(follow_run, [tab.picker, tab.watch], tab.rendered, trigger_mode="once", **quiet)
-    tab.picker.input(None, tab.picker, None, js=address.remember("run"), api_visibility="private")
+    tab.picker.input(None, tab.picker, None, js=url_state.remember("run"), api_visibility="private")
 
     @guarded
     def resume_run(run_id: str) -> dict[Component, Any]:

@@ -17,8 +17,8 @@ from engine.data.demos import DEMOS
 from engine.data.pictures import Box, uploaded
 from engine.jobs import runs
 from engine.plan import Issue, Plan, PlanError
-from ui.border import guarded
 from ui.views import data_views, markup, run_picker
+from ui.web.handlers import guarded
 
 if TYPE_CHECKING:
     from engine.inference.client import Answers

@@ -174,7 +174,7 @@ class Site:
         """Serve the planner's questions as tools: a page of their own, so that nothing that starts or stops a run is one."""
         from gradio_client import Client
 
-        from ui import api
+        from ui.web import api
 
         tools = api.tools(estimator)
         _mount(self.app, tools, address, path=TOOLS_PATH, mcp_server=True)
@@ -201,7 +201,7 @@ def make_site(address: Address, access: Access) -> Site:
 
 
 def events_of(blocks: gradio.Blocks) -> Events:
-    """What the border must know of each event: `ui.border.guarded` has written it on the handler."""
+    """What the border must know of each event: `ui.web.handlers.guarded` has written it on the handler."""
     found = {}
     for number, event in blocks.fns.items():
         if event.fn is None:  # a script of the page's; the server has no part in it
@@ -216,7 +216,7 @@ def events_of(blocks: gradio.Blocks) -> Events:
 def _mount(app: fastapi.FastAPI, blocks: gradio.Blocks, address: Address, **more: object) -> None:
     import gradio
 
-    from ui.border import reading_plainly
+    from ui.web.handlers import reading_plainly
 
     # `mount_gradio_app` leaves this False, and then Gradio checks no path (processing_utils._check_allowed).
     blocks.has_launched = True

@@ -22,7 +22,7 @@ from engine.catalog import models
 from engine.issues import Issue, PlanError, quoted
 from engine.plan import Plan
 from estimators.advice.limits import LIMITED
-from ui.border import guarded, sentence
+from ui.web.handlers import guarded, sentence
 from ui.web.policy import Need
 
 if TYPE_CHECKING:
