@@ -65,7 +65,7 @@ class Row:
 
 def rows_of(family: Family, points: Sequence[Point], known: dict[str, Row], fitcheck: str | None) -> Iterator[Row]:
     """The family's runs that a plan can say, each with its estimate."""
-    from engine.plan import PlanError
+    from engine.issues import PlanError
     from estimators.estimator import estimate
 
     number = 0

@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE, Demo, never_asked  # noqa: E402
-from engine.inference import worker
-from engine.jobs import runs
+from engine.inference import worker  # noqa: E402
+from engine.jobs import runs  # noqa: E402
 from engine.jobs.runs import Run  # noqa: E402
-from engine.pipelines import chains
-from engine.system import events  # noqa: E402 - found through the line above
+from engine.pipelines import chains  # noqa: E402
+from engine.system import events  # noqa: E402
 
 FILE = ROOT / "assets" / "demo_results.json"
 ASKED = 60  # held-out questions; each is one greedy answer

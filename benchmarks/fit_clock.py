@@ -28,13 +28,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.accuracy import read_points  # noqa: E402 - found through the line above
+from benchmarks.accuracy import read_points  # noqa: E402
 from benchmarks.families import FAMILIES  # noqa: E402
 from engine.catalog import hardware  # noqa: E402
 from engine.plan import Plan  # noqa: E402
-from estimators.distributed import communication, sharding
+from estimators.distributed import communication, sharding  # noqa: E402
 from estimators.simulate import replay  # noqa: E402
-from estimators.timing import roofline
+from estimators.timing import roofline  # noqa: E402
 from estimators.timing.roofline import Calibration  # noqa: E402
 
 FOLDER = ROOT / "assets" / "calibration"

@@ -20,12 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from engine.data.demos import DEMOS  # noqa: E402
-from engine.jobs import runs
+from engine.jobs import runs  # noqa: E402
 from engine.jobs.runs import Run  # noqa: E402
 from engine.methods import METHODS  # noqa: E402
-from engine.modeling import build
-from engine.pipelines import scoring
-from engine.system import events  # noqa: E402 - found through the line above
+from engine.modeling import build  # noqa: E402
+from engine.pipelines import scoring  # noqa: E402
+from engine.system import events  # noqa: E402
 
 FILE = ROOT / "assets" / "method_results.json"
 TRIED = (

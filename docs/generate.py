@@ -208,7 +208,7 @@ def files() -> str:
         for file in [path] if path.is_file() else sorted((*path.glob("*.py"), *path.glob("*/__init__.py"))):
             text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
             name = str(file.relative_to(ROOT))
-            lines.append(f"{name:<30}{text.splitlines()[0] if text else ''}")
+            lines.append(f"{name:<36}{text.splitlines()[0] if text else ''}")
     return "\n".join([*lines, "```"])
 
 

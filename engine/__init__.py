@@ -1,5 +1,4 @@
-"""What a fine-tune is and how it runs: plan, methods, data, build, train, runs, merge, export.
-
-Importing the package is cheap on purpose: torch, transformers and peft are imported inside the functions that
-need them, so that the web process serves its first page without them.
+"""What a fine-tune is and how it runs, in rooms: system, catalog, adapters, methods, objectives, data, modeling, recipes, jobs,
+inference, export, pipelines. Each imports only those before it (tests/test_imports.py has the order), and nothing of
+`estimators` or `ui`. Beside them the plan (plan.py), what is wrong with one (issues.py, checks.py) and the worker (train.py).
 """

@@ -17,10 +17,10 @@ from engine.adapters import option_forms, patterns, peft_options
 from engine.adapters.attach import MOVES_WEIGHTS
 from engine.catalog import hardware, model_sizes, models, prequantized, shardings
 from engine.data import token_counts
-from engine.issues import quoted
+from engine.issues import Issue, PlanError, nearest, quoted, unknown_keys
 from engine.methods import EITHER_OR, METHODS, Method, is_tied, optimizers, option_values, unfit
 from engine.objectives import OBJECTIVES, Objective, rewards
-from engine.plan import FIELDS, SOURCE_KNOBS, Issue, Knob, Plan, PlanError, nearest, unknown_keys
+from engine.plan import FIELDS, SOURCE_KNOBS, Knob, Plan
 from engine.system import visitors
 from engine.system.home import free_bytes, runs_folder
 

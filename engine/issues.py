@@ -6,13 +6,16 @@ bounded and printable whatever they quote. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 QUOTED = 80  # characters of a value that a message quotes
 MOST_FIELD = 200  # characters of a field's name; the longest of this program's own is about 60
 MOST_MESSAGE = 1200  # characters; the longest of this program's own lists the names of a large table
+SHOWN_KEYS = 3  # of unknown ones
+LONGEST_NAME = 80  # characters of a word that are compared with the right names
 MOST_ISSUES = 20  # of one error; nobody fixes more at a time
 
 
@@ -73,3 +76,28 @@ def shortened(text: str, most: int) -> str:
 def printable(text: str) -> str:
     """The text without what no UTF-8 stream takes: a lone surrogate becomes its escape."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:
+    """One issue per key of `values` that is not in `known`, each naming the nearest right key; the first few of them."""
+    known = list(known)
+    wrong = [key for key in values if key not in known]
+    issues = [
+        Issue(field=str(key), message=f"is not a field of the {where}.", fix=nearest(str(key), known))
+        for key in wrong[:SHOWN_KEYS]
+    ]
+    if len(wrong) > SHOWN_KEYS:
+        message = f"has {len(wrong) - SHOWN_KEYS:,} more fields that do not exist."
+        issues.append(Issue(field=where, message=message, fix="Leave them out."))
+    return issues
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The remedy for a misspelt name: "Did you mean ...?" or the list of right names."""
+    known = list(known)
+    by_lower_case = {name.lower(): name for name in reversed(known)}
+    similar = get_close_matches(word[:LONGEST_NAME].lower(), by_lower_case, n=1, cutoff=0.5)
+    close = [by_lower_case[name] for name in similar]
+    if close:
+        return f"Did you mean {close[0]}?"
+    return f"Use one of: {', '.join(known)}." if known else "Leave it out."

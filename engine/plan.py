@@ -13,22 +13,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 from engine import json_input
-from engine.issues import Issue, PlanError, quoted
+from engine.catalog.hardware import THIS_MACHINE
+from engine.issues import Issue, PlanError, quoted, unknown_keys
 
 __all__ = ["DataSource", "Issue", "Knob", "Plan", "PlanError"]
 
 PLAN_VERSION = 1
 MOST_DATASETS = 64  # of one plan; a mixture on the page has at most 8
 NOT_JSON = "Fix the file there and try again; a plan is JSON, not YAML."
-SHOWN_KEYS = 3  # of unknown ones
-LONGEST_NAME = 80  # characters of a word that are compared with the right names
-THIS_MACHINE = "this machine"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -404,31 +401,6 @@ def default_max_length(model: Any) -> int:
         return min(usual, models.find(model).context_length or usual)
     except PlanError:
         return usual
-
-
-def unknown_keys(values: Mapping[str, Any], known: Iterable[str], *, where: str) -> list[Issue]:
-    """One issue per key of `values` that is not in `known`, each naming the nearest right key; the first few of them."""
-    known = list(known)
-    wrong = [key for key in values if key not in known]
-    issues = [
-        Issue(field=str(key), message=f"is not a field of the {where}.", fix=nearest(str(key), known))
-        for key in wrong[:SHOWN_KEYS]
-    ]
-    if len(wrong) > SHOWN_KEYS:
-        message = f"has {len(wrong) - SHOWN_KEYS:,} more fields that do not exist."
-        issues.append(Issue(field=where, message=message, fix="Leave them out."))
-    return issues
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """The remedy for a misspelt name: "Did you mean ...?" or the list of right names."""
-    known = list(known)
-    by_lower_case = {name.lower(): name for name in reversed(known)}
-    similar = get_close_matches(word[:LONGEST_NAME].lower(), by_lower_case, n=1, cutoff=0.5)
-    close = [by_lower_case[name] for name in similar]
-    if close:
-        return f"Did you mean {close[0]}?"
-    return f"Use one of: {', '.join(known)}." if known else "Leave it out."
 
 
 def _read_sources(values: Any) -> tuple[tuple[DataSource, ...], list[Issue]]:

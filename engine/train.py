@@ -25,11 +25,12 @@ from safetensors import SafetensorError
 from engine import data, objectives
 from engine.adapters import attach
 from engine.data import holdout, token_counts
+from engine.issues import Issue, PlanError
 from engine.jobs import artifacts, runs
 from engine.methods import METHODS
 from engine.modeling import build, checkpoints, libraries
 from engine.objectives import OBJECTIVES, Metric
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system import errors, redaction, workers
 from engine.system.errors import in_plain_words
 from engine.system.events import EventLog
@@ -283,9 +284,9 @@ def make_reporter(log: EventLog, stop: Stop, metric: Metric) -> Any:
 def make_checkpoints(stop: Stop, model: torch.nn.Module, run_folder: Path) -> Any:
     """The callback that has the trainer write a checkpoint now and then, and when the run is stopped.
 
-    Each is sealed with a manifest (`engine/modeling/checkpoints.py`), and the two newest are kept. They are so far apart that writing
-    them takes `CHECKPOINT_SHARE` of the time at most, and none is tried where the disk has no room for it: a run does not
-    end for want of a checkpoint.
+    Each is sealed with a manifest (`engine/modeling/checkpoints.py`), and the two newest are kept. They are so far apart that
+    writing them takes `CHECKPOINT_SHARE` of the time at most, and none is tried where the disk has no room for it: a run
+    does not end for want of a checkpoint.
     """
     from transformers import TrainerCallback
 

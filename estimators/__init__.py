@@ -1,4 +1,5 @@
 """What a plan will need: memory, time, money, parameters, found by a dry run of the real training step.
 
-The web process uses `estimators.service.client` (no torch in there); the dry runs happen in a process of their own.
+estimator.py answers; its rooms are simulate, memory, distributed, timing, advice, service, each importing only those before it.
+Imports the engine; the page may import it.
 """

@@ -25,11 +25,11 @@ from typing import Any, TextIO
 
 from engine import checks, json_input
 from engine.__main__ import read_text
-from engine.issues import Issue, PlanError, quoted
+from engine.issues import Issue, PlanError, nearest, quoted
 from engine.jobs import runs
 from engine.methods import METHODS
 from engine.modeling import libraries
-from engine.plan import NOT_JSON, Plan, nearest
+from engine.plan import NOT_JSON, Plan
 from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.home import PRIVATE_UMASK

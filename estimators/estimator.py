@@ -14,8 +14,9 @@ import psutil
 
 from engine import checks
 from engine.catalog import hardware, shardings
+from engine.issues import PlanError
 from engine.objectives import packs, task_of
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from estimators import tokens
 from estimators.distributed import communication, sharding
 from estimators.estimate import Estimate, Memory, Range

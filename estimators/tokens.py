@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from engine import data
 from engine.data import token_counts as counting
 from engine.data import tokenization
-from engine.plan import Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import Plan
 
 # Of English text with the large vocabularies of today: judgement, used only where the model's tokenizer is not here.
 CHARACTERS_PER_TOKEN = 4.0

@@ -1,5 +1,4 @@
-"""The page: Gradio only. One module per tab, charts and the fit card as pure functions.
+"""The page, Gradio only: page.py puts it together; its rooms are views, web, plan and tabs, each importing those before it.
 
-A handler reads its inputs, makes one call to `estimators` or `engine`, and shows the answer. Nothing here computes
-what a plan needs, trains, or remembers a run: a session holds a run's id and what it has drawn of it so far.
+No arithmetic and no training here. Imports the engine and the estimators; only app.py imports it.
 """

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from engine.adapters import meta_init, patterns
 from engine.adapters.peft_options import MEANT_FOR_PEFT_ITSELF, declared
 from engine.catalog.tasks import TASKS, Task
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.adapters import attach, meta_init
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 if TYPE_CHECKING:
     import torch

@@ -10,10 +10,12 @@ import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from engine.plan import Issue, Plan, PlanError, nearest
+from engine.issues import Issue, PlanError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from engine.plan import Plan
 
 
 OWN = "own"  # what a plan says for the model's own template

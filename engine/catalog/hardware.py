@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from engine.plan import THIS_MACHINE, Issue, PlanError, nearest, unknown_keys
+from engine.issues import Issue, PlanError, nearest, unknown_keys
 from engine.system import machine
 from engine.system.home import ASSETS, home
 
@@ -58,6 +58,7 @@ def recommended_precision(gpu: Gpu) -> str:
 
 # Share of the nominal memory that a program can use where nobody measured it: the rule in `meta.usable_rule` of the table.
 USABLE_SHARE = {"consumer": 0.98, "datacenter": 0.99, "workstation": 0.93, "apple": machine.APPLE_GPU_SHARE}
+THIS_MACHINE = "this machine"  # what a plan calls it
 OWN_GPUS = "gpus.json"  # in the data folder
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 from engine.catalog import model_files
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 LARGEST_LISTING = 8 * 10**6  # bytes of the answer about a repository; thousands of files take less than 1 MB
 SECONDS = 5.0  # to answer at all

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from engine.plan import Issue
+from engine.issues import Issue
 
 # How many experts a config has. transformers 5 keeps them in one tensor, which bitsandbytes 0.50 leaves as it is
 # (https://github.com/bitsandbytes-foundation/bitsandbytes/issues/1849).

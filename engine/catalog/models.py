@@ -18,8 +18,7 @@ from typing import Any
 
 from engine import json_input
 from engine.catalog import config_fields, model_files, model_sizes
-from engine.issues import Issue, PlanError, quoted
-from engine.plan import nearest
+from engine.issues import Issue, PlanError, nearest, quoted
 from engine.system import formatting, redaction
 from engine.system.home import ASSETS, runs_folder
 from engine.system.local_paths import local_path

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from engine.plan import Issue, Plan, PlanError
+from engine.issues import Issue, PlanError
 
 if TYPE_CHECKING:
     import torch
+
+    from engine.plan import Plan
 
 # quant_method -> (module, package) that transformers (5.23, quantizers/quantizer_gptq.py and quantizer_awq.py) asks for.
 NEEDS: Mapping[str, tuple[tuple[str, str], ...]] = {

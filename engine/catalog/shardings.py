@@ -1,16 +1,20 @@
 """SHARDINGS: how the work is split over several GPUs, one row each, and which combinations cannot work.
 
-A row says what each GPU holds a part of and where the rest may be offloaded to. The checks, the form and the
-estimator (`estimators/distributed/sharding.py`) read it. Runs of this program use one GPU; a plan with more of them is for planning.
+A row says what each GPU holds a part of and where the rest may be offloaded to. The checks, the form and the estimator
+(`estimators/distributed/sharding.py`) read it. Runs of this program use one GPU; a plan with more of them is for planning.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from engine.catalog import hardware
-from engine.plan import Issue, Plan
+from engine.issues import Issue
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
 
 SOME_SHARDING = "ddp"  # what is proposed where a plan has several GPUs and no way to use them
 

@@ -18,7 +18,7 @@
     reader.py     what that process runs
     rows.py       the rows of a plan: loaded, mixed, split
 
-No torch in here; the web process uses it too.
+No torch in here; the web process uses it too. Imports objectives and the rooms before them.
 """
 
 from engine.data.formats import FORMATS, SHAPES, Format, Recognition, roles, texts

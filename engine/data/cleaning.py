@@ -19,7 +19,8 @@ from engine.catalog import chat_templates
 from engine.data import Row, languages, near_duplicates, reading, scanning, sources, token_counts, tokenization
 from engine.data.formats import Recognition
 from engine.data.values import BadRow
-from engine.plan import DataSource, Issue, Plan, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import DataSource, Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -14,7 +14,8 @@ import orjson
 
 from engine.catalog import hub_lookups
 from engine.data import sandbox, sources
-from engine.plan import DataSource, Issue, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import DataSource
 from engine.system.home import write_atomically
 
 MOST_ROWS = 1_000_000  # that are fetched, in the order of the set; judgement: as many as are checked in half a minute

@@ -20,7 +20,7 @@ import orjson
 
 from engine.data import coco, limits, pictures
 from engine.data.values import BadRow, keys_in
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from engine.system.errors import disk_is_full
 
 METADATA = ("metadata.jsonl", "metadata.csv")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from importlib import metadata
 
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 MB = 2**20
 GB = 2**30

@@ -16,7 +16,8 @@ from typing import Any
 
 from engine.data import hub, images, limits, pictures, previews, scanning
 from engine.data.formats import Recognition
-from engine.plan import DataSource, PlanError
+from engine.issues import PlanError
+from engine.plan import DataSource
 from engine.system.errors import disk_is_full, explain, in_plain_words
 
 WORN = 400 * 2**20  # bytes of memory at the peak: a reader that took so much is not used again

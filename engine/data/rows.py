@@ -13,7 +13,8 @@ import orjson
 from engine.data import hub, limits, scanning, sources
 from engine.data.formats import Recognition
 from engine.data.values import Row
-from engine.plan import DataSource, Issue, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import DataSource
 from engine.system import cache_files
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from engine.system import helper
 from engine.system.home import ASSETS
 from engine.system.workers import environment

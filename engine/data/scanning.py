@@ -17,7 +17,8 @@ from engine.data.formats import Format, Recognition, texts
 from engine.data.previews import Preview
 from engine.data.reading import UnreadableFile, rows_of, unit
 from engine.data.values import BadRow, EmptyRow, Row, UnknownColumns, check_number, classes_in, printable
-from engine.plan import DataSource, Issue, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import DataSource
 from engine.system.home import home, write_atomically
 
 SHOWN_ISSUES = 5  # the first few bad lines are told one by one, the rest are counted

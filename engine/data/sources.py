@@ -22,7 +22,8 @@ from engine.data import limits, sandbox
 from engine.data.demos import DEMOS
 from engine.data.reading import SUFFIXES
 from engine.data.values import printable
-from engine.plan import DataSource, Issue, PlanError, nearest
+from engine.issues import Issue, PlanError, nearest
+from engine.plan import DataSource
 from engine.system.events import is_disk_full
 from engine.system.home import free_bytes, home, uploads_folder, write_atomically
 from engine.system.local_paths import LONGEST_PATH, is_file, local_path

@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 
 from engine.catalog.chat_templates import TEMPLATES
 from engine.catalog.model_files import LARGEST_TEMPLATE
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from engine.system import helper, redaction
 from engine.system.home import ASSETS
 

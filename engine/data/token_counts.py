@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 from engine import data
 from engine.catalog import chat_templates, models
 from engine.data import Row, holdout, template_sandbox, tokenization
+from engine.issues import Issue, PlanError
 from engine.objectives import OBJECTIVES
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system.home import home, write_atomically
 
 if TYPE_CHECKING:

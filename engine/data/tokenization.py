@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine import data
 from engine.data import Row
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -23,12 +23,13 @@ from engine.catalog import prequantized
 from engine.catalog.models import find
 from engine.data import holdout
 from engine.inference import worker
+from engine.issues import Issue, PlanError
 from engine.jobs import artifacts, runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system import events, redaction, workers
 from engine.system.errors import in_plain_words
 from engine.system.home import free_bytes

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from engine.data.pictures import Box
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
-from engine.plan import Issue, PlanError
 from engine.system.json_process import JsonProcess
 
 MAX_PROMPT_CHARACTERS = 20_000

@@ -15,7 +15,7 @@ import torch
 
 from engine.catalog.tasks import Task
 from engine.data.pictures import Box
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 SHOWN_CLASSES = 3
 SURE = 0.5  # a box of which a detector is less sure is not shown (judgement)

@@ -23,11 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 from engine import data
 from engine.data import holdout, tokenization
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.home import home

@@ -1,4 +1,6 @@
-"""Base and tuned, side by side: the process that answers prompts with a run's model. `python -m engine.inference.worker RUN_FOLDER`
+"""Base and tuned, side by side: the process that answers prompts with a run's model.
+
+    python -m engine.inference.worker RUN_FOLDER
 
 Reads one request per line, {"prompt", "max_new_tokens", "temperature"}, with the path of an "image" where the model looks
 at one, and writes growing answers as lines {"base", "tuned", "done"}; a detector's have its boxes beside. Both models
@@ -20,10 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS, Task
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.modeling import build, libraries
 from engine.objectives import task_of
-from engine.plan import Issue, PlanError
 from engine.system import redaction
 from engine.system.errors import in_plain_words
 from engine.system.json_process import asked_by

@@ -27,9 +27,10 @@ import psutil
 
 from engine import checks, data
 from engine.catalog.models import find
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS
 from engine.modeling import checkpoints
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system import events, visitors, workers
 from engine.system.home import home, runs_folder, write_atomically
 from engine.system.visitors import Busy

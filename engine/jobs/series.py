@@ -1,8 +1,8 @@
 """Several runs, one after the other: the folder of such a series, and the process of its own that starts them.
 
-A chain (`engine/pipelines/chain_runs.py`) and a comparison (`engine/pipelines/compare.py`) are series. A series has no row in the lifecycle
-file: its folder says everything. Its process holds the folder's lock for as long as it lives, is a group of its own and
-outlives the page and the server; what it did is in the folder's `events.jsonl`.
+A chain (`engine/pipelines/chain_runs.py`) and a comparison (`engine/pipelines/compare.py`) are series. A series has no row
+in the lifecycle file: its folder says everything. Its process holds the folder's lock for as long as it lives, is a group
+of its own and outlives the page and the server; what it did is in the folder's `events.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 import filelock
 import psutil
 
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.plan import PlanError
 from engine.system import events, redaction, workers
 from engine.system.errors import in_plain_words
 from engine.system.events import Event, EventLog

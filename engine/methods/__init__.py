@@ -2,8 +2,9 @@
 
 A row is all that a new method needs: the form, the checks, the estimator, the worker, the docs and a parametrised
 test read it. Keys are PEFT's `peft_type` in lower case where PEFT has the method; option names are those of the PEFT
-config, which declares them (`engine/adapters/peft_options.py`). The `apply` functions are in `engine/adapters/attach.py`; they import
-peft when they are called, so that reading the table costs nothing. Each module of this package is one family of rows.
+config, which declares them (`engine/adapters/peft_options.py`). The `apply` functions are in `engine/adapters/attach.py`; they
+import peft when they are called, so that reading the table costs nothing. Each module of this package is one family of rows.
+Imports adapters, catalog and the plan.
 """
 
 from __future__ import annotations

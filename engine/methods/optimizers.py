@@ -10,8 +10,9 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from engine.issues import Issue
 from engine.methods import METHODS, option_values
-from engine.plan import Issue, Plan
+from engine.plan import Plan
 
 if TYPE_CHECKING:
     import torch

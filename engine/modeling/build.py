@@ -16,10 +16,11 @@ from engine import checks, data
 from engine.catalog import chat_templates, hub_lookups, model_files, model_sizes, models, prequantized
 from engine.data import template_sandbox
 from engine.data.values import classes_in
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS, is_tied, optimizers, option_values, unfit
 from engine.modeling import checkpoints, libraries
 from engine.objectives import OBJECTIVES, task_of
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system import errors
 
 if TYPE_CHECKING:
@@ -369,11 +370,11 @@ def load_processor(plan: Plan) -> Any:
     template_sandbox.guard()
     where = weights_location(plan)
     if task.processor == "AutoProcessor" and not is_torchvision_available():
-        from engine.recipes import grids
+        from engine.modeling import image_processors
 
         config = load_config(plan)
-        if grids.has_grid(config):  # the processors of such models read videos too, and need torchvision for them
-            return grids.ImageAndText.from_pretrained(where, config)
+        if image_processors.has_grid(config):  # the processors of such models read videos too, and need torchvision for them
+            return image_processors.ImageAndText.from_pretrained(where, config)
     return getattr(transformers, task.processor).from_pretrained(where, backend="pil", trust_remote_code=False)
 
 

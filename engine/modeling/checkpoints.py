@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from engine.system.home import write_atomically
 
 TRAINER_FOLDER = "trainer"  # of a run: the trainer's own files, and the checkpoints of one that has not finished

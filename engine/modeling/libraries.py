@@ -7,7 +7,7 @@ import re
 import sys
 
 from engine.data import template_sandbox
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 
 # Below these versions a library has a hole that this program relies on being closed.
 FLOORS = {

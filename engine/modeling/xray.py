@@ -25,9 +25,10 @@ from engine.data.pictures import Picture, picture
 from engine.data.token_counts import Counts, Rows
 from engine.data.tokenization import NO_TEMPLATE
 from engine.data.values import BadRow, classes_in
+from engine.issues import Issue, PlanError
 from engine.modeling import build
 from engine.objectives import OBJECTIVES
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -4,6 +4,8 @@ A row is all that the form, the checks, the estimator, the worker, the docs and 
 task (which kind of model), the trainer of TRL or transformers, the columns that its rows must have, the figure that
 should improve, and the options, which carry the names of the trainer's config. How it is trained is the recipe of the
 same key in `engine/recipes/`, which is only imported where something is trained or priced.
+
+Imports methods and the rooms before them.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog.models import local_paths_allowed
-from engine.issues import Issue, PlanError, quoted
-from engine.plan import nearest
+from engine.issues import Issue, PlanError, nearest, quoted
 from engine.system.local_paths import is_file, local_path
 
 ALLOW_FILES = "FITTINGROOM_REWARD_FILES"

@@ -18,11 +18,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from engine.issues import Issue, PlanError
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.pipelines import chains
 from engine.pipelines.chains import Chain, Progress
-from engine.plan import Issue, PlanError
 from engine.system import events, visitors
 from engine.system.events import Event, EventLog
 from engine.system.home import home, write_atomically

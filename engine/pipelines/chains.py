@@ -24,13 +24,13 @@ from typing import Any
 
 from engine import checks, data, json_input
 from engine.export import merge
-from engine.issues import Issue, PlanError, quoted
+from engine.issues import Issue, PlanError, nearest, quoted, unknown_keys
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
 from engine.pipelines import forgetting
-from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length, nearest, unknown_keys
+from engine.plan import MOST_DATASETS, SOURCE_KNOBS, DataSource, Plan, default_max_length
 from engine.system import events
 
 CHAIN_FIELDS = ("version", "stages", "probe", "limit")

@@ -23,11 +23,12 @@ from types import FrameType
 from typing import Any
 
 from engine import checks
+from engine.issues import Issue, PlanError, nearest
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.pipelines import scoring
-from engine.plan import Issue, Plan, PlanError, nearest
+from engine.plan import Plan
 from engine.system import events, visitors, workers
 from engine.system.home import home, write_atomically
 

@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.data.demos import DEMOS, Demo, never_asked
+from engine.issues import PlanError
 from engine.jobs import runs
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system.errors import in_plain_words
 from engine.system.home import write_atomically
 

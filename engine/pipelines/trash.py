@@ -21,9 +21,9 @@ from pathlib import Path
 import filelock
 
 from engine.export import merge
+from engine.issues import Issue, PlanError
 from engine.jobs import runs, series
 from engine.pipelines import chain_runs, compare
-from engine.plan import Issue, PlanError
 from engine.system import events, workers
 from engine.system.home import home, runs_folder, uploads_folder
 

@@ -1,8 +1,10 @@
 """How each objective is trained, and the same step for the estimator's dry run: one `Recipe` per objective.
 
-OBJECTIVES (`engine/objectives.py`) is the table that the page reads, without torch. Its rows name a module of this
+OBJECTIVES (`engine/objectives/`) is the table that the page reads, without torch. Its rows name a module of this
 package, and `objectives.recipe(plan)` gives the recipe. The worker calls `make_trainer`; the estimator calls `held`,
 `prepare`, `dry_batch`, `phases` and `dry_loss` on fake tensors, so nothing in those five may read a number.
+
+Imports modeling and the rooms before it.
 """
 
 from __future__ import annotations

@@ -12,17 +12,13 @@ from transformers import PretrainedConfig
 from engine import data
 from engine.catalog import models
 from engine.data.pictures import size_of
+from engine.modeling.image_processors import vision_config
 from engine.objectives import OBJECTIVES
 from engine.plan import Plan
 
 USUAL_IMAGE = (512, 512)  # pixels, where a plan has no data (judgement)
 LOOKED_AT = 200  # rows of which the largest image is taken
 DEFAULT_SIDE = 224  # pixels; what a processor makes where a config does not say (ResNet, ConvNeXt)
-
-
-def vision_config(config: PretrainedConfig) -> PretrainedConfig:
-    """The part of a config that describes the eye of a model."""
-    return getattr(config, "vision_config", None) or config
 
 
 def pixel_shape(config: PretrainedConfig, batch: int) -> tuple[int, int, int, int]:

@@ -22,9 +22,10 @@ from transformers import (
 )
 
 from engine.data import token_cache
+from engine.issues import Issue, PlanError
 from engine.modeling import build
 from engine.objectives import option_values, task_of
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup
 from engine.recipes.causal import arguments, ones
 

@@ -8,9 +8,10 @@ import torch
 from transformers import PretrainedConfig
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from engine.modeling.image_processors import vision_config
 from engine.plan import Plan
 from engine.recipes import Batch
-from engine.recipes.images import image_settings, largest_image, pixel_shape, vision_config
+from engine.recipes.images import image_settings, largest_image, pixel_shape
 
 
 def has_tiles(config: PretrainedConfig) -> bool:

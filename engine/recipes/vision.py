@@ -10,11 +10,13 @@ from transformers import EvalPrediction, PretrainedConfig, Trainer, TrainingArgu
 
 from engine.data import tokenization
 from engine.data.pictures import open_image
+from engine.issues import Issue, PlanError
 from engine.modeling import build
-from engine.plan import Issue, Plan, PlanError
+from engine.modeling.image_processors import vision_config
+from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
 from engine.recipes.causal import arguments, ones
-from engine.recipes.images import pixel_shape, vision_config
+from engine.recipes.images import pixel_shape
 from engine.recipes.labels import IGNORED, accuracy, own_loss
 
 _NO_COUNT = "TRANSFORMERS_DISABLE_TORCH_CHECK"  # read by transformers 5 at each check

@@ -13,7 +13,7 @@ import re
 import sqlite3
 from collections.abc import Iterator
 
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from engine.system.events import is_disk_full
 from engine.system.redaction import redact
 

@@ -1,7 +1,7 @@
 """What accelerator this machine has, by asking its own tools: nothing is imported that might not be there.
 
 NVIDIA through nvidia-smi (NVML's own command line), AMD through amd-smi, rocm-smi or the kernel's files, Apple through
-sysctl. `detect()` gives the first that answers; `engine/catalog/hardware.py` finds its row in the table, or takes the processor.
+sysctl. `detect()` gives the first that answers; `engine/catalog/hardware.py` finds its row in the table, or takes the CPU.
 """
 
 from __future__ import annotations

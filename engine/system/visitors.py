@@ -15,11 +15,15 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 
-from engine.plan import Issue, Plan, PlanError
+from engine.issues import Issue, PlanError
 from engine.system.home import current_visitor, home, runs_folder, visiting, visitors_folder
+
+if TYPE_CHECKING:
+    from engine.plan import Plan
 
 DEMO_VARIABLE = "FITTINGROOM_DEMO"  # set by the server, so that the processes which it starts are bounded too
 NOBODY = "nobody"  # a caller without a browser session: may plan, and has no data

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from engine import checks
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS, option_values
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 
 # The options that say how large what is added is, by their PEFT names; a method's first one counts.
 SIZES = ("r", "init_r", "num_virtual_tokens", "n_frequency", "adapter_len")

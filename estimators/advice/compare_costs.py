@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from engine.issues import PlanError
 from engine.pipelines.compare import with_method
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from estimators.advice.survey import MethodRow, as_row
 from estimators.estimate import Estimate
 

@@ -14,9 +14,11 @@ from typing import Any
 
 from engine import checks
 from engine.catalog import hardware, shardings
+from engine.catalog.hardware import THIS_MACHINE
+from engine.issues import PlanError
 from engine.methods import METHODS, option_values
 from engine.objectives import packs
-from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.plan import Plan
 from engine.system import formatting
 from engine.system.errors import in_plain_words
 from estimators.estimate import Estimate

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 
 from engine import data
 from engine.catalog import hardware
+from engine.catalog.hardware import THIS_MACHINE
+from engine.issues import PlanError
 from engine.methods import METHODS
 from engine.pipelines.compare import with_method
-from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.plan import Plan
 from engine.system.errors import in_plain_words
 from estimators.estimate import Estimate
 from estimators.timing import measured

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from engine.plan import Issue, Plan, PlanError, nearest
+from engine.issues import Issue, PlanError, nearest
+from engine.plan import Plan
 
 MOST_NAMED = 12
 

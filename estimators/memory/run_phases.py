@@ -1,7 +1,7 @@
 """The memory of a run's other phases: people fit the training, and then die while loading, evaluating or merging.
 
-Each phase is what the engine really does there: `engine/modeling/build.py` loads, the trainer evaluates with the training's batch
-size, `engine/train.py` saves, `engine/export/merge.py` merges in a process of its own. Bytes.
+Each phase is what the engine really does there: `engine/modeling/build.py` loads, the trainer evaluates with the training's
+batch size, `engine/train.py` saves, `engine/export/merge.py` merges in a process of its own. Bytes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from estimators.simulate.trace import Alloc, Segment
 from estimators.simulate.walk import PHASES
 
 BYTES_PER_PARAM = {"fp32": 4, "bf16": 2, "fp16": 2}
-# What adding an adapter to one weight holds beside it: its checksums take two copies in 64 bits (`engine/export/merge.py`), which is
-# more than PEFT's safe merge does (a copy, and the change of the weight twice in fp32).
+# What adding an adapter to one weight holds beside it: its checksums take two copies in 64 bits (`engine/export/merge.py`),
+# which is more than PEFT's safe merge does (a copy, and the change of the weight twice in fp32).
 MERGE_BYTES_PER_ELEMENT = 16
 SHARD = 50e9  # bytes of a file of `save_pretrained` (transformers 5.23); safetensors copies its tensors to the host first
 

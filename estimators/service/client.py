@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from engine import data
 from engine.data.cleaning import Cleaned
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS
 from engine.modeling.xray import Look, XRay
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from engine.system.home import current_visitor, home
 from engine.system.json_process import HelperStopped, JsonProcess
 from estimators.advice import fixes, limits, survey

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from engine import json_input
 from engine.adapters import option_forms
 from engine.data import token_counts, tokenization
-from engine.plan import Issue, Plan, PlanError
+from engine.issues import Issue, PlanError
+from engine.plan import Plan
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from engine.catalog import hardware
+from engine.catalog.hardware import THIS_MACHINE
+from engine.issues import PlanError
 from engine.jobs import runs
-from engine.plan import THIS_MACHINE, Plan, PlanError
+from engine.plan import Plan
 from engine.system import events
 from engine.system.home import home
 from estimators.estimate import Estimate

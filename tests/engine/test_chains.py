@@ -13,13 +13,14 @@ import pytest
 
 from engine import checks, data
 from engine.adapters import attach
+from engine.issues import PlanError
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.modeling import build
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chain_runs, chains, forgetting
 from engine.pipelines.chain_runs import ChainRun
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import events, workers
 from engine.train import make_trainer
 from tests.conftest import log_of

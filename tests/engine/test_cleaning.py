@@ -12,8 +12,9 @@ from engine import data
 from engine.data import cleaning, token_counts
 from engine.data.cleaning import CLEANINGS, Cleaned
 from engine.data.demos import first_plan
+from engine.issues import PlanError
 from engine.modeling.build import load_tokenizer
-from engine.plan import DataSource, PlanError
+from engine.plan import DataSource
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from engine.__main__ import comparison_table
+from engine.issues import PlanError
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
 from engine.methods import METHODS
 from engine.pipelines import compare, scoring
 from engine.pipelines.compare import Comparison
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.system import events
 from tests.engine import tiny
 

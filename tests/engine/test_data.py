@@ -10,8 +10,9 @@ import pytest
 
 from engine import data
 from engine.data.demos import DEMOS, Demo
+from engine.issues import PlanError
 from engine.objectives import OBJECTIVES
-from engine.plan import DataSource, PlanError
+from engine.plan import DataSource
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 

@@ -14,7 +14,8 @@ from pyarrow import parquet
 
 from engine import data
 from engine.data import hub, images, limits, reading, scanning
-from engine.plan import DataSource, PlanError
+from engine.issues import PlanError
+from engine.plan import DataSource
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]}
 PNG = bytes.fromhex(

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from engine.catalog import hardware
+from engine.catalog.hardware import THIS_MACHINE
 from engine.checks import check
 from engine.data.demos import first_plan
-from engine.plan import THIS_MACHINE, PlanError
+from engine.issues import PlanError
 from engine.system.home import home as home_folder
 
 

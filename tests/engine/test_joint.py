@@ -14,9 +14,10 @@ from engine.adapters import attach
 from engine.data import holdout
 from engine.inference import several_adapters
 from engine.inference.several_adapters import BASE, Adapters, Said
+from engine.issues import PlanError
 from engine.jobs.runs import Run
 from engine.modeling import build
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.train import make_trainer
 from tests.engine import tiny
 

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 from engine.data.demos import DEMOS, first_plan
 from engine.export import downloads, merge
 from engine.export.merge import MergeStatus
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import events
 from tests.conftest import log_of, run_to_its_end
 

@@ -15,11 +15,12 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from engine import checks
 from engine.adapters import attach
 from engine.catalog.tasks import TASKS
+from engine.issues import PlanError
 from engine.methods import METHODS, unfit
 from engine.methods.row import PASTLESS_TYPES, TIED_TYPES
 from engine.modeling import build
 from engine.objectives import OBJECTIVES, recipe
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from tests import tiny_models
 
 pytestmark = pytest.mark.usefixtures("quiet")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from engine.catalog import models
-from engine.plan import PlanError
+from engine.issues import PlanError
 
 
 def test_the_demo_model_is_the_first_of_the_catalogue() -> None:

@@ -16,8 +16,9 @@ from engine.catalog import models
 from engine.catalog.tasks import TASKS
 from engine.data import SHAPES
 from engine.data.demos import first_plan
+from engine.issues import PlanError
 from engine.objectives import OBJECTIVES, rewards
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.recipes import Recipe
 
 # Options that are this program's own: what the trainers take as arguments, or what our recipes compute.

@@ -11,8 +11,8 @@ from engine.data.demos import DEMOS
 from engine.data.pictures import Box
 from engine.export import merge
 from engine.inference.worker import Pair, reply_to
+from engine.issues import PlanError
 from engine.objectives import OBJECTIVES
-from engine.plan import PlanError
 from engine.system import events
 from tests.conftest import log_of, run_to_its_end
 

@@ -10,8 +10,9 @@ import pytest
 
 from engine import checks
 from engine.catalog import prequantized
+from engine.issues import PlanError
 from engine.modeling import build
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from estimators.simulate.dry_run import Shape, dry_run
 from tests.engine import tiny
 

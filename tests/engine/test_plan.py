@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.plan import FIELDS, DataSource, Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import FIELDS, DataSource, Plan
 
 
 def test_json_round_trip_keeps_every_field() -> None:

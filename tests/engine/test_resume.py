@@ -11,9 +11,10 @@ import transformers
 
 from engine import train
 from engine.data import split
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.modeling import build, checkpoints
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import events
 from tests.conftest import log_of, run_to_its_end
 from tests.engine import tiny

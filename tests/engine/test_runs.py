@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from engine.export import merge
+from engine.issues import PlanError
 from engine.jobs import runs, series
 from engine.jobs.runs import Run
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import events, workers
 
 

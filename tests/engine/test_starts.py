@@ -11,9 +11,10 @@ from bitsandbytes.functional import dequantize_4bit
 
 from engine import checks
 from engine.adapters import attach, lora_init
+from engine.issues import PlanError
 from engine.methods import METHODS
 from engine.modeling import build
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from tests import tiny_models
 
 RANK = 4

@@ -15,11 +15,12 @@ from engine import checks, data
 from engine.catalog import chat_templates
 from engine.data import cleaning, languages, near_duplicates, token_counts, tokenization
 from engine.data.demos import DEMOS, Demo, first_plan
+from engine.issues import PlanError
 from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
 from engine.modeling.xray import Finding, Look, XRay
 from engine.objectives import OBJECTIVES
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.system.home import ASSETS
 from engine.train import make_trainer
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.plan import Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import Plan
 from estimators.advice import budget
 
 SMALL = {

@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from engine.data.demos import first_plan
-from engine.plan import Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import Plan
 from estimators.estimate import Estimate
 from estimators.estimator import estimate
 from estimators.service.client import Estimator

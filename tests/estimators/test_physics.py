@@ -157,7 +157,7 @@ def test_older_bitsandbytes_kept_the_inputs_of_4_bit_layers() -> None:
 
 
 def test_the_merge_needs_what_a_real_one_allocates() -> None:
-    """PEFT's merge of a real adapter into real weights, with the checksums that `engine/export/merge.py` takes before and after."""
+    """PEFT's merge of a real adapter into real weights, with the checksums that `engine/export/merge.py` takes around it."""
     plan = PLAN.with_(method="lora")
     run = dry_run(plan, SHAPE, on_gpu=False)
     found = run_phases.of_run(plan, run, replay.peak(run.step).bytes, on_gpu=True, program=0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from engine.catalog import hardware
+from engine.catalog.hardware import THIS_MACHINE
 from engine.data.demos import first_plan
 from engine.methods import METHODS
-from engine.plan import THIS_MACHINE, Plan
+from engine.plan import Plan
 from estimators.advice import survey
 from estimators.advice.survey import GpuRow
 from estimators.estimator import estimate

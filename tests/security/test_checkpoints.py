@@ -18,9 +18,10 @@ import pytest
 import torch
 
 from engine import train
+from engine.issues import PlanError
 from engine.modeling import checkpoints, libraries
 from engine.modeling.checkpoints import MANIFEST, TRAINER_FOLDER
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import events
 from tests.engine import tiny
 

@@ -164,8 +164,9 @@ def test_mutated_plans_and_chains_are_said_in_sentences(
 
 def _not_started(plan: Any, *rest: Any, **values: Any) -> None:
     from engine import checks
+    from engine.issues import Issue, PlanError
     from engine.pipelines import chains
-    from engine.plan import Issue, Plan, PlanError
+    from engine.plan import Plan
 
     found = checks.check_start(plan) if isinstance(plan, Plan) else chains.check(plan)
     raise PlanError(found or [Issue(field="run", message="is not started here.", fix="")])

@@ -34,9 +34,10 @@ from engine.data import images, limits, pictures, sandbox, scanning
 from engine.data.demos import DEMOS, first_plan
 from engine.data.formats import FORMATS, NAMES, Recognition
 from engine.data.values import BadRow
+from engine.issues import PlanError
 from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
-from engine.plan import DataSource, PlanError
+from engine.plan import DataSource
 from engine.system.workers import CODE_FOLDER
 from ui.tabs import data_tab
 from ui.views import data_views

@@ -23,9 +23,10 @@ from engine import data
 from engine.data import sources
 from engine.data.values import printable
 from engine.export import downloads, merge
+from engine.issues import PlanError
 from engine.jobs import runs, series
 from engine.pipelines import chain_runs, compare, trash
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.system import workers
 from engine.system.events import EventLog
 from ui.tabs import history_tab, train_tab

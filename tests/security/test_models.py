@@ -26,10 +26,11 @@ from engine import checks, train
 from engine.catalog import hub_lookups, model_files, models
 from engine.data.demos import first_plan
 from engine.inference import several_adapters
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.modeling import build, libraries
 from engine.objectives import OBJECTIVES
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system.home import ASSETS
 from estimators import __main__ as estimators
 

@@ -25,9 +25,9 @@ import pytest
 from engine import checks, json_input
 from engine.adapters import patterns
 from engine.catalog import models
-from engine.issues import MOST_FIELD, MOST_MESSAGE, Issue
+from engine.issues import MOST_FIELD, MOST_MESSAGE, Issue, PlanError
 from engine.methods import METHODS
-from engine.plan import MOST_DATASETS, DataSource, Plan, PlanError
+from engine.plan import MOST_DATASETS, DataSource, Plan
 from estimators.service.client import Estimator
 from tests.security import mutations
 from ui.plan import form

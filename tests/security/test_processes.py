@@ -20,10 +20,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from engine.inference import client
+from engine.inference import client as answering
 from engine.inference.client import Answers
+from engine.issues import PlanError
 from engine.jobs import runs
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from engine.system import json_process
 from engine.system.json_process import HelperStopped, JsonProcess
 from estimators.service import client
@@ -286,7 +287,7 @@ def two_runs(home: Path, monkeypatch: pytest.MonkeyPatch, short_plan: Plan) -> l
     """Two runs with a result, whose answering processes take a second to answer."""
     process = JsonProcess
     slow = ("timeit", "-n1", "-r1", "import json, sys, time", SLOW_ANSWER)
-    monkeypatch.setattr(client, "JsonProcess", lambda module, folder, log: process(*slow, log=log))
+    monkeypatch.setattr(answering, "JsonProcess", lambda module, folder, log: process(*slow, log=log))
     monkeypatch.setattr(runs, "_launch", lambda run, database: None)
     started = []
     for _ in range(2):
@@ -323,7 +324,7 @@ def test_a_visitor_who_goes_away_while_waiting_keeps_no_place(two_runs: list[str
 
 @pytest.mark.usefixtures("home")
 def test_so_many_questions_wait_and_no_more(two_runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "MOST_WAITING", 1)
+    monkeypatch.setattr(answering, "MOST_WAITING", 1)
     asked = Answers()
     first = asked.ask(two_runs[0], "Ahoy?")
     next(first)

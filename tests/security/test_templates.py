@@ -22,9 +22,10 @@ from engine import train
 from engine.data import template_sandbox, tokenization
 from engine.data.demos import first_plan
 from engine.inference import worker
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.modeling import build, libraries, xray
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.recipes import vision
 from engine.system import events
 from engine.system.home import ASSETS

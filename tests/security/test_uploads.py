@@ -19,7 +19,8 @@ import pytest
 
 from engine import data
 from engine.data import limits, sources
-from engine.plan import DataSource, PlanError
+from engine.issues import PlanError
+from engine.plan import DataSource
 from engine.system import cache_files
 from engine.system.home import uploads_folder
 

@@ -19,11 +19,12 @@ import pytest
 
 from engine import data
 from engine.data.demos import first_plan
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.pipelines import chain_runs
 from engine.pipelines.chains import Chain, Stage
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.system import visitors
 from engine.system.home import home as home_folder
 from engine.system.home import visiting

@@ -6,8 +6,8 @@ import pytest
 
 from engine.data.demos import first_plan
 from engine.inference.several_adapters import BASE, Said
+from engine.issues import PlanError
 from engine.jobs.runs import Run
-from engine.plan import PlanError
 from ui.tabs import adapters_card
 
 

@@ -18,9 +18,10 @@ from mcp import ClientSession
 from mcp.client.streamable_http import streamablehttp_client
 
 from engine.catalog import hardware
+from engine.catalog.hardware import THIS_MACHINE
 from engine.data.demos import first_plan
 from engine.methods import METHODS
-from engine.plan import THIS_MACHINE, Plan
+from engine.plan import Plan
 from estimators.advice.limits import LIMITED
 from estimators.service import client
 from estimators.service.client import Estimator

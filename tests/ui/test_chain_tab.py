@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from engine.data.demos import DEMO_CHAINS, DEMOS, first_plan
+from engine.issues import Issue, PlanError
 from engine.pipelines import chain_runs, chains
 from engine.pipelines.chain_runs import ChainRun
 from engine.pipelines.chains import Progress
-from engine.plan import Issue, PlanError
 from engine.system.events import EventLog
 from estimators.advice.chains import summed, whole
 from estimators.estimate import Estimate, Memory, Range

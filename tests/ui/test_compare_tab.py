@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from engine.issues import Issue, PlanError
 from engine.pipelines.compare import Comparison, Row
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from estimators.advice.compare_costs import Costs
 from estimators.estimate import Estimate
 from ui.plan.survey_table import in_order

@@ -13,10 +13,11 @@ import pytest
 from engine import data
 from engine.data.cleaning import Cleaned
 from engine.data.demos import first_plan
+from engine.issues import PlanError
 from engine.modeling import xray
 from engine.modeling.build import load_tokenizer
 from engine.modeling.xray import Look, Piece, Strip
-from engine.plan import DataSource, Plan, PlanError
+from engine.plan import DataSource, Plan
 from engine.system.home import visiting
 from estimators.service.client import Estimator
 from ui.plan import form

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from engine.plan import Issue
+from engine.issues import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory, Range
 from estimators.timing.measured import Measured
 from ui.views import fitcard

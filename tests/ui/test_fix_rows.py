@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import gradio as gr
 import pytest
 
-from engine.plan import Issue, PlanError
+from engine.issues import Issue, PlanError
 from estimators.advice.fixes import KINDS, Fix
 from estimators.advice.survey import GpuRow, MethodRow
 from tests.ui.test_form import values_for

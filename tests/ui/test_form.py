@@ -8,8 +8,9 @@ import gradio as gr
 import pytest
 
 from engine.checks import check
+from engine.issues import PlanError
 from engine.methods import METHODS, option_values
-from engine.plan import FIELDS, Plan, PlanError
+from engine.plan import FIELDS, Plan
 from ui.plan import form
 from ui.plan.form import BASE, Form
 from ui.tabs import plan_tab

@@ -8,9 +8,10 @@ import gradio as gr
 import pytest
 
 from engine.data.demos import DEMOS, PROBE
+from engine.issues import PlanError
 from engine.methods import Option
 from engine.objectives import OBJECTIVES, option_values
-from engine.plan import Plan, PlanError
+from engine.plan import Plan
 from tests.ui.test_form import values_for
 from ui.plan import form
 from ui.plan.form import Form

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from engine.plan import Issue, Plan
+from engine.issues import Issue
+from engine.plan import Plan
 from estimators.estimate import Range
 from ui.views import formats
 

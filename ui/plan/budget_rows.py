@@ -10,7 +10,8 @@ import gradio as gr
 from gradio.components import Component
 
 from engine import checks
-from engine.plan import Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import Plan
 from estimators.advice.budget import SIZES
 from ui.plan import form, offers, survey_table
 from ui.plan.form import Form

@@ -15,7 +15,7 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from engine import checks
-from engine.plan import PlanError
+from engine.issues import PlanError
 from estimators.advice.fixes import KINDS, Fix
 from ui.plan import form
 from ui.plan.form import Form

@@ -21,11 +21,13 @@ from gradio.components import Component
 from engine import data
 from engine.adapters.peft_options import MEANT_FOR_PEFT_ITSELF
 from engine.catalog import hardware, models
+from engine.catalog.hardware import THIS_MACHINE
 from engine.data.demos import DEMOS, PROBE, first_plan
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS, Method, Option
 from engine.modeling import build
 from engine.objectives import OBJECTIVES, Objective
-from engine.plan import FIELDS, SOURCE_KNOBS, THIS_MACHINE, DataSource, Issue, Knob, Plan, PlanError
+from engine.plan import FIELDS, SOURCE_KNOBS, DataSource, Knob, Plan
 from ui.views import formats
 
 BASE = "base"  # the argument that carries the loaded plan

@@ -15,7 +15,8 @@ from gradio.components import Component
 from gradio.events import Dependency
 
 from engine import checks
-from engine.plan import Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import Plan
 from estimators.advice import limits
 from estimators.estimate import Estimate
 from ui.plan import fix_rows, form, offers

@@ -10,9 +10,9 @@ import gradio as gr
 
 from engine.inference import several_adapters
 from engine.inference.several_adapters import BASE, Joint, Said
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.plan import Issue, PlanError
 from ui.views import formats, markup, run_picker
 from ui.web.handlers import guarded
 

@@ -17,10 +17,11 @@ from gradio.components import Component
 
 from engine import checks, data
 from engine.data.demos import DEMO_CHAINS, DEMOS, PROBE
+from engine.issues import Issue, PlanError
 from engine.objectives import OBJECTIVES
 from engine.pipelines import chains
 from engine.pipelines.chains import Chain, Stage
-from engine.plan import DataSource, Issue, Plan, PlanError
+from engine.plan import DataSource, Plan
 from estimators.advice import chains as priced
 from estimators.estimate import Estimate
 from ui.plan import form

@@ -18,7 +18,8 @@ from engine.data import FORMATS, SHAPES, sources
 from engine.data import token_counts as lengths
 from engine.data.cleaning import CLEANINGS
 from engine.data.formats import NAMES, Recognition
-from engine.plan import DataSource, Plan, PlanError
+from engine.issues import PlanError
+from engine.plan import DataSource, Plan
 from ui.plan import form, mixture
 from ui.plan.form import BASE, Form
 from ui.views import charts, data_views, formats, markup

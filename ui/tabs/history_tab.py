@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import gradio as gr
 
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
-from engine.plan import PlanError
 from engine.system import events
 from ui.tabs import chain_tab, compare_tab
 from ui.views import formats, markup

@@ -12,12 +12,14 @@ from gradio.components import Component
 
 from engine import checks, data
 from engine.catalog import hardware, models
+from engine.catalog.hardware import THIS_MACHINE
 from engine.data import holdout, sources, token_counts
 from engine.data.demos import DEMOS
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import FIELDS, THIS_MACHINE, Plan, PlanError
+from engine.plan import FIELDS, Plan
 from estimators.timing import measured
 from ui.plan import budget_rows, fix_rows, form, limit_rows, mixture, survey_table
 from ui.plan.budget_rows import BudgetRows

@@ -13,10 +13,10 @@ from engine.catalog.models import DEMO_MODEL
 from engine.export import downloads, merge
 from engine.export.downloads import Artifact
 from engine.export.merge import MergeStatus
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
 from engine.jobs.runs import Run
 from engine.methods import METHODS
-from engine.plan import Issue, PlanError
 from ui.views import formats, markup, run_picker
 from ui.web.handlers import guarded
 

@@ -15,8 +15,9 @@ from engine import objectives
 from engine.data import examples, limits
 from engine.data.demos import DEMOS
 from engine.data.pictures import Box, uploaded
+from engine.issues import Issue, PlanError
 from engine.jobs import runs
-from engine.plan import Issue, Plan, PlanError
+from engine.plan import Plan
 from ui.views import data_views, markup, run_picker
 from ui.web.handlers import guarded
 

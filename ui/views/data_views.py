@@ -266,8 +266,8 @@ def cleaned(result: Cleaned) -> str:
     )
     return (
         markup.note(
-            f"✓ {result.name} has {formats.whole(result.after)} of {formats.whole(result.before)} rows, and the plan uses it now. "
-            "The old version is still there.",
+            f"✓ {result.name} has {formats.whole(result.after)} of {formats.whole(result.before)} rows, "
+            "and the plan uses it now. The old version is still there.",
             "good",
         )
         + f'<table class="proof">{lines}</table>'

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from engine.plan import Issue
+from engine.issues import Issue
 from estimators.estimate import MEMORY_PARTS, Estimate, Memory
 from estimators.timing.measured import Measured
 from ui.views import formats
@@ -162,8 +162,8 @@ def _tape_part(name: str, size: int, end: float) -> str:
 
 def _tape_in_words(memory: Memory) -> str:
     return (
-        f"Memory needed: likely {formats.size(memory.total)}, between {formats.size(memory.low)} and {formats.size(memory.high)}, "
-        f"of {formats.size(memory.capacity)} usable."
+        f"Memory needed: likely {formats.size(memory.total)}, "
+        f"between {formats.size(memory.low)} and {formats.size(memory.high)}, of {formats.size(memory.capacity)} usable."
     )
 
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from engine.catalog.models import find
+from engine.issues import Issue, PlanError
 from engine.methods import METHODS
 from engine.objectives import OBJECTIVES
-from engine.plan import FIELDS, Issue, Knob, Plan, PlanError
+from engine.plan import FIELDS, Knob, Plan
 from engine.system.formatting import UNKNOWN, count, duration, figure, money, share, size, whole
 from estimators.estimate import Range
 

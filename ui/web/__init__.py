@@ -10,6 +10,9 @@
     claims.py      which session, event and file belongs to which caller
     routes.py      the routes of our own: login, downloads, events of a run
     janitor.py     what is done in the background: endings of runs, what visitors leave behind, old copies of uploads
+    handlers.py    what every handler of the page is wrapped in: faults become a sentence, and the caller's data are all it sees
+    api.py         the planner's questions as endpoints for programs
+    url_state.py   what the page keeps in its address
 
-May import engine and, for the planner's tools, estimators; only app.py and the page import it.
+Imports views, the engine and, for the planner's endpoints, the estimators; the rooms after it and app.py may import it.
 """

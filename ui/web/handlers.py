@@ -16,7 +16,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import LocalContext
 
-from engine.plan import PlanError
+from engine.issues import PlanError
 from engine.system.errors import explain
 from engine.system.home import visiting
 from engine.system.visitors import NOBODY, is_demo

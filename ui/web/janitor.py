@@ -10,9 +10,9 @@ import threading
 import time
 from pathlib import Path
 
+from engine.issues import PlanError
 from engine.jobs import runs
 from engine.pipelines import chain_runs, compare
-from engine.plan import PlanError
 from engine.system import cache_files, visitors, workers
 from engine.system.home import home, visiting, visitors_folder
 
