@@ -14,8 +14,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,24 +84,14 @@ def stream(
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=300)
     inputs = {name: tensor.to(model.device) for name, tensor in render(tokenizer, prompt).items()}
     settings = {**inputs, **sampling, "max_new_tokens": int(request.get("max_new_tokens", 64)), "streamer": streamer}
-    failure: list[BaseException] = []
-
-    def generate() -> None:
-        try:
-            model.generate(**settings)
-        except BaseException as error:
-            failure.append(error)
-            streamer.end()
-
-    worker = threading.Thread(target=generate)
-    worker.start()
     text = ""
-    for piece in streamer:
-        text += piece
-        yield text
-    worker.join()
-    if failure:
-        raise failure[0]
+    with ThreadPoolExecutor(max_workers=1) as executor:
+        generating = executor.submit(model.generate, **settings)
+        generating.add_done_callback(lambda _: streamer.end())  # a generation that fails ends the stream, too
+        for piece in streamer:
+            text += piece
+            yield text
+        generating.result()
 
 
 def reply_to(pair: Pair, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
