@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from transformers import AutoModelForCausalLM, pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
-expect.set_options(timeout=30_000)
+expect.set_options(timeout=60_000)  # on a busy machine
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 pytestmark = [pytest.mark.browser, pytest.mark.trains]

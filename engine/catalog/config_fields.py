@@ -41,8 +41,8 @@ def _wrong(config: Mapping[str, Any], where: str) -> Iterator[Issue]:
         elif name in ("dtype", "torch_dtype") and str(value).removeprefix("torch.") not in (*DTYPES, "None"):
             yield Issue(field=field, message=f"{quoted(value)} is not a dtype.", fix="Use float32, float16 or bfloat16.")
         elif isinstance(value, (int, float)) and abs(value) > LARGEST_NUMBER:
-            message = f"{quoted(value)} is larger than any model has."
-            yield Issue(field=field, message=message, fix="Check the numbers in config.json.")
+            message = f"{quoted(value)} is larger than any number of a model's config.json."
+            yield Issue(field=field, message=message, fix="Check the numbers there.")
         elif isinstance(value, Mapping):
             yield from _wrong(value, field)
 

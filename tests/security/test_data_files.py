@@ -248,11 +248,12 @@ def test_the_server_outlives_a_parser_that_crashes_and_reads_the_next_file(tmp_p
     before = {child.pid for child in psutil.Process().children()}
     thread = threading.Thread(target=lambda: asked.append(data.scan(DataSource(path=str(file)))))
     thread.start()
-    time.sleep(0.5)
-    for child in psutil.Process().children():
-        if "engine.data.reader" in child.cmdline() and child.cpu_percent(0.1) > 20:
-            child.kill()
-    thread.join(30)
+    while thread.is_alive():
+        for child in psutil.Process().children():
+            with contextlib.suppress(psutil.Error):
+                if "engine.data.reader" in child.cmdline() and child.cpu_percent(0.1) > 20:
+                    child.kill()
+                    thread.join()
     assert "the program that parses it stopped" in asked[0].issues[0].message
     assert data.scan(DataSource(path=str(write(tmp_path / "next.jsonl", '{"text": "a"}')))).rows == 1
     assert len({child.pid for child in psutil.Process().children()} - before) <= sandbox.MOST_AT_ONCE

@@ -48,7 +48,7 @@ def refusal(words: Any) -> str:
     """The one sentence with which a model is refused, by what people see: the checks of a plan."""
     issues = [issue for issue in checks.check(Plan(model=words)) if issue.severity == "error"]
     assert issues, f"{words!r:.200} was not refused"
-    assert all(issue.field == "model" and issue.fix for issue in issues)
+    assert all(issue.field.partition(".")[0] == "model" and issue.fix for issue in issues)
     assert not any("unexpected" in issue.message or "\n" in issue.message or len(issue.message) > 400 for issue in issues)
     return issues[0].message
 

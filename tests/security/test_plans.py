@@ -33,7 +33,7 @@ from tests.security import mutations
 from ui.plan import form
 from ui.web import api, border
 
-ROUNDS = 250
+ROUNDS = 150
 MOST_GROWTH = 2**30  # bytes of the estimator's process
 MOST_SECONDS = 100.0  # of one answer, on a machine that has other work
 FIELD = re.compile(r"^[^:]{1,200}: .+")

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, FilePayload
+from playwright.sync_api import Browser, BrowserContext, FilePayload
 
 from engine.data.demos import DEMOS, first_plan
 from engine.export import merge
@@ -27,7 +27,7 @@ from engine.jobs import runs
 from engine.pipelines.chains import Chain, Stage, to_dict
 from engine.plan import DataSource
 from engine.system.events import EventLog
-from tests.security.browsing import Watched, missing, new_page
+from tests.security.browsing import Watched, missing, new_context, new_page
 from tests.security.payloads import HANDLERS, PAYLOADS
 from tests.security.served import Served, serve
 from ui.web import url_state
@@ -51,13 +51,21 @@ def hostile(served: Served) -> Hostile:
     return Hostile(served.home)
 
 
+@pytest.fixture(scope="module")
+def unprotected(browser: Browser) -> Iterator[BrowserContext]:
+    """A browser that heeds no policy. It is shared, so that its cache has the scripts of the page."""
+    context = new_context(browser, policy=False)
+    yield context
+    context.close()
+
+
 @pytest.fixture
-def watched(served: Served, browser: Browser, hostile: Hostile) -> Iterator[Watched]:
+def watched(served: Served, unprotected: BrowserContext, hostile: Hostile) -> Iterator[Watched]:
     """A page that nothing protects but how it is made."""
-    one = new_page(browser, served.url, policy=False)
-    yield one
-    one.check()
-    one.page.context.close()
+    watched = Watched(unprotected, served.url)
+    yield watched
+    watched.check()
+    watched.page.close()
 
 
 class Hostile:
