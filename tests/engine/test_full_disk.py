@@ -17,7 +17,8 @@ FITTINGROOM = Path(__file__).resolve().parent.parent.parent
 # Run inside the small file system. `rescue` makes room again when the run waits for it; `give_up` stops the run instead.
 STORY = """
 import json, sys
-from engine import events, runs
+from engine.jobs import runs
+from engine.system import events
 from engine.data.demos import first_plan
 from engine.system.home import home
 

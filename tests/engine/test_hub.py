@@ -31,7 +31,8 @@ SAID = {
 # One process asks for all of them: it is the imports that take long.
 ASK = """
 import json, sys
-from engine import build, data
+from engine import data
+from engine.modeling import build
 from engine.system.errors import explain
 from engine.plan import DataSource, Plan, PlanError
 

@@ -89,7 +89,8 @@ def test_a_killed_worker_is_told_from_a_finished_one(long_plan: Plan) -> None:
 def test_a_run_outlives_the_process_that_started_it(long_plan: Plan, home: Path, tmp_path: Path) -> None:
     plan_file = tmp_path / "plan.json"
     plan_file.write_text(long_plan.to_json())
-    script = "import sys; from engine import runs, plan; print(runs.start(plan.Plan.from_json(open(sys.argv[1]).read())).id)"
+    script = "import sys; from engine import plan; from engine.jobs import runs; "
+    script += "print(runs.start(plan.Plan.from_json(open(sys.argv[1]).read())).id)"
     server = subprocess.run([sys.executable, "-c", script, plan_file], capture_output=True, text=True, check=True)
     run = runs.get(server.stdout.strip())
     assert run is not None

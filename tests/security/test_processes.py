@@ -174,7 +174,7 @@ def test_a_helper_outlives_the_thread_that_started_it(home: Path) -> None:
 def test_runs_go_on_when_the_server_is_killed(home: Path, short_plan: Plan, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
     plan.write_text(short_plan.with_(max_steps=100_000).to_json())
-    script = "import sys, time\nfrom engine import runs\nfrom engine.plan import Plan\n"
+    script = "import sys, time\nfrom engine.jobs import runs\nfrom engine.plan import Plan\n"
     script += "runs.start(Plan.from_json(open(sys.argv[1]).read()))\nprint('started', flush=True)\ntime.sleep(600)"
     server = subprocess.Popen([sys.executable, "-c", script, str(plan)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
