@@ -12,7 +12,7 @@ from engine.data import tokenization
 from engine.data.pictures import open_image
 from engine.issues import Issue, PlanError
 from engine.modeling import build
-from engine.modeling.image_processors import vision_config
+from engine.modeling.image_processors import has_grid, vision_config
 from engine.plan import Plan
 from engine.recipes import Batch, Models, Recipe, Row, Setup, grids, tiles
 from engine.recipes.causal import arguments, ones
@@ -152,7 +152,7 @@ def words_batch(config: PretrainedConfig, plan: Plan, batch: int, length: int) -
     if taken:
         # Where the image's tokens stand is data; that there are as many as the vision tower gives is what counts.
         ids[:, :taken] = config.image_token_id
-    if grids.has_grid(config):
+    if has_grid(config):
         places = torch.zeros(3, batch, taken + length, dtype=torch.int64)
         seen = grids.image_inputs(config, plan, batch) | {"position_ids": places}
     elif tiles.has_tiles(config):
@@ -196,7 +196,7 @@ def image_tokens(config: PretrainedConfig, plan: Plan) -> int:
     image is not among the words (BLIP)."""
     if getattr(config, "image_token_id", None) is None:
         return 0
-    if grids.has_grid(config):
+    if has_grid(config):
         return grids.image_tokens(config, plan)
     if tiles.has_tiles(config):
         return tiles.image_tokens(config, plan)
