@@ -6,8 +6,8 @@
 
 The plans are all methods on a small and on an 8B model, all objectives with LoRA and with full fine-tuning, all
 shardings on 2 and 8 GPUs, and every GPU of the table. They are asked through `python -m estimators --jsonl`, in an empty
-data folder, so nothing that this computer has measured has a part in them. What is measured on this computer while the
-question is answered (its own memory, its disk) is asked for nowhere: every plan is for a GPU of the table.
+data folder, so nothing that this computer has measured has a part in them, and every plan is for a GPU of the table.
+`host_memory` is left out: it holds what the asked process itself takes, which differs from one start to the next.
 """
 
 from __future__ import annotations
@@ -72,6 +72,8 @@ def main(out: Path) -> int:
         asked = "\n".join(lines) + "\n"
         done = subprocess.run(command, cwd=ROOT, env=environment, input=asked, stdout=subprocess.PIPE, text=True, check=True)
     answers = [json.loads(line) for line in done.stdout.splitlines()]
+    for answer in answers:
+        answer.pop("host_memory", None)
     out.write_text("".join(json.dumps(answer, sort_keys=True) + "\n" for answer in answers), encoding="utf-8")
     refused = sum("error" in answer for answer in answers)
     print(f"{len(answers)} plans, {refused} of them refused, in {out}")
